@@ -1,0 +1,180 @@
+"""The adapter folder: what was learned, and all that is needed to use it again, without the backbone.
+
+``adapter_config.json`` and ``adapter_model.safetensors``. No pickle, no time and no path inside: the same run gives the same bytes.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from promptvit import files
+from promptvit.backbones.base import Backbone
+from promptvit.backbones.loading import load_backbone
+from promptvit.config import checked
+from promptvit.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from promptvit.model import PromptedModel
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class BackboneReference(BaseModel):
+    """Which backbone an adapter belongs to, and how to load that one again where it has a public name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    fingerprint: str
+    load: dict[str, Any] | None  # arguments of load_backbone; None for local files
+
+
+class AdapterConfig(BaseModel):
+    """Content of ``adapter_config.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int
+    method: str
+    method_config: dict[str, Any]
+    reading: str | None
+    backbone: BackboneReference
+    head: str
+    classes: list[str]
+    preprocessing: Preprocessing
+    metrics: dict[str, Any]
+    weights_sha256: str
+
+
+def save(model: "PromptedModel", directory: Path, metrics: dict[str, Any]) -> Path:
+    """Write ``model``'s adapter; each file appears whole or not at all.
+
+    Raises:
+        OSError: no permission, no space.
+    """
+    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in sorted(model.trainable_parameters())}
+    weights = to_bytes(tensors, metadata={"format": "pt"})
+    backbone = model.backbone
+    config = AdapterConfig(
+        format_version=FORMAT_VERSION, method=model.method.name, method_config=model.method.config.model_dump(mode="json"),
+        reading=model.method.reading, head="linear", classes=model.classes, preprocessing=model.preprocessing, metrics=metrics,
+        backbone=BackboneReference(name=backbone.name, fingerprint=backbone.fingerprint, load=backbone.load_arguments),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    with files.atomic(directory / WEIGHTS) as temporary:
+        temporary.write_bytes(weights)
+    files.write_json(directory / CONFIG, config.model_dump(mode="json"))
+    return directory
+
+
+def read_config(directory: Path) -> AdapterConfig:
+    """Read and check ``adapter_config.json``.
+
+    Raises:
+        ValueError: the folder is no adapter, or one of a newer format.
+    """
+    path = directory / CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"adapter: {directory} has no {CONFIG}; give a run folder or an adapter folder") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"adapter: {path} is not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"adapter: {path} does not hold a JSON object")
+    if values.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"adapter: {path} has format version {values.get('format_version')!r}; this promptvit reads {FORMAT_VERSION}")
+    return checked(AdapterConfig, values, f"adapter: {path}:")
+
+
+def read_weights(directory: Path, config: AdapterConfig) -> dict[str, Tensor]:
+    """Read and check ``adapter_model.safetensors``.
+
+    Raises:
+        ValueError: it is missing, damaged, or not the one that the config was written with.
+    """
+    path = directory / WEIGHTS
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"adapter: {directory} has no {WEIGHTS}") from None
+    if hashlib.sha256(content).hexdigest() != config.weights_sha256:
+        raise ValueError(f"adapter: {path} is damaged, or belongs to another {CONFIG} (checksum differs); copy the folder again")
+    try:
+        return from_bytes(content)
+    except SafetensorError as error:
+        raise ValueError(f"adapter: {path} is not a safetensors file ({error})") from None
+
+
+def find(directory_or_hub_id: str | os.PathLike[str]) -> Path:
+    """The adapter folder behind a run folder, an adapter folder or a hub repository."""
+    path = Path(directory_or_hub_id)
+    if (path / "adapter" / CONFIG).is_file():
+        return path / "adapter"
+    if path.exists():
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(os.fspath(directory_or_hub_id), allow_patterns=[CONFIG, WEIGHTS]))
+    except HFValidationError:
+        raise ValueError(f"adapter: no folder {path}") from None
+    except Exception as error:
+        raise ValueError(f"adapter: no folder {path}, and no such hub repository could be reached ({type(error).__name__})") from None
+
+
+def load(directory_or_hub_id: str | os.PathLike[str], backbone: Backbone | None = None) -> "PromptedModel":
+    """Rebuild the model of an adapter.
+
+    Args:
+        directory_or_hub_id: adapter folder, run folder or hub repository.
+        backbone: the backbone it was trained on; None loads it by the name in the config.
+
+    Raises:
+        ValueError: not an adapter, damaged, or trained on another backbone (both fingerprints are named).
+    """
+    from promptvit.model import create_model
+
+    directory = find(directory_or_hub_id)
+    config = read_config(directory)
+    tensors = read_weights(directory, config)
+    if backbone is None:
+        if config.backbone.load is None:
+            raise ValueError(
+                f"backbone: the adapter was trained on the local file {config.backbone.name}; give it as "
+                "backbone=load_backbone(path, ...) or --backbone"
+            )
+        backbone = load_backbone(**config.backbone.load)
+    if backbone.fingerprint != config.backbone.fingerprint:
+        raise ValueError(
+            f"backbone: the adapter belongs to {config.backbone.name} (fingerprint {config.backbone.fingerprint[:16]}...), "
+            f"not to {backbone.name} (fingerprint {backbone.fingerprint[:16]}...)"
+        )
+    model = create_model(
+        backbone, config.method, len(config.classes), head=config.head, classes=config.classes, preprocessing=config.preprocessing,
+        **config.method_config,
+    )
+    parameters = dict(model.trainable_parameters())
+    if parameters.keys() != tensors.keys():
+        raise ValueError(
+            f"adapter: {directory / WEIGHTS} does not fit {config.method}; missing: {sorted(parameters.keys() - tensors.keys())[:8]}, "
+            f"unexpected: {sorted(tensors.keys() - parameters.keys())[:8]}"
+        )
+    for name, parameter in parameters.items():
+        if parameter.shape != tensors[name].shape:
+            raise ValueError(f"adapter: {name} has shape {tuple(tensors[name].shape)}, {config.method} needs {tuple(parameter.shape)}")
+        with torch.no_grad():
+            parameter.copy_(tensors[name])
+    return model.eval()

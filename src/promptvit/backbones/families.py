@@ -1,0 +1,23 @@
+"""Which backbone class serves which timm class."""
+
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from promptvit.backbones.base import Backbone
+from promptvit.backbones.vit import ViT
+
+FAMILIES: dict[type[nn.Module], type[Backbone]] = {VisionTransformer: ViT}
+
+
+def wrap(model: nn.Module, **facts: Any) -> Backbone:
+    """The frozen backbone around a timm model.
+
+    Raises:
+        ValueError: no family serves this class.
+    """
+    for timm_class, family in FAMILIES.items():
+        if type(model) is timm_class:
+            return family(model, **facts)  # type: ignore[call-arg]
+    raise ValueError(f"backbone: {type(model).__name__} is not supported; supported timm classes: {', '.join(t.__name__ for t in FAMILIES)}")

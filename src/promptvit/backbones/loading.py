@@ -1,0 +1,199 @@
+"""Load a frozen backbone by timm name, bundled name, hub address or local file; nothing that does not fit is loaded."""
+
+import logging
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import LayerNorm
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from promptvit.backbones import bundled
+from promptvit.backbones.base import Backbone
+from promptvit.backbones.checkpoints import Checkpoint, read_checkpoint
+from promptvit.backbones.families import wrap
+from promptvit.errors import unknown
+from promptvit.preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".npz", ".safetensors")
+
+
+def list_backbones() -> list[str]:
+    """Bundled names first, then every timm name with pretrained weights whose architecture is supported."""
+    supported = ("vit_", "deit", "eva02_", "beit3", "swin_", "flexivit")
+    names = timm.list_models(pretrained=True)
+    return [*bundled.names(), *[name for name in names if name.startswith(supported) and timm.is_model(name)]]
+
+
+def load_backbone(
+    name_or_path: str | os.PathLike[str], *, pretrained: bool = True, arch: str | dict[str, Any] | None = None,
+    image_size: int | tuple[int, int] | None = None, pool: str | None = None, seed: int = 0,
+) -> Backbone:
+    """Load a Vision Transformer, frozen, without its classifier.
+
+    Args:
+        name_or_path: a bundled name, a timm name (``timm:`` may stand in front), ``hf:owner/name``, or a checkpoint file or folder.
+        pretrained: False gives seeded random weights without touching the network or the global random state.
+        arch: timm name, or arguments of timm's ``VisionTransformer``, for files that cannot tell their own.
+        image_size: pixels (side, or height and width); position embeddings are interpolated as timm does. Default: the weights' own.
+        pool: the feature to read by default; see :class:`~promptvit.backbones.base.Backbone`.
+        seed: of the random weights.
+
+    Raises:
+        ValueError: an unknown name, a file that does not fit its architecture (with the missing and unexpected keys), an ``arch`` that
+            contradicts the file, an unsupported architecture, or weights that are neither cached nor reachable.
+    """
+    name = os.fspath(name_or_path)
+    folder = bundled.folder(name)
+    if folder is None and _is_path(name):
+        folder = Path(name)
+        if not folder.exists():
+            raise ValueError(f"backbone: no file or folder {name}")
+    if folder is None and name.startswith("hf:"):
+        folder = _from_hub(name.removeprefix("hf:"))
+    if folder is not None:
+        checkpoint = read_checkpoint(folder)
+        model = _build_for(checkpoint, arch, name, seed)
+        facts = {**getattr(model, "pretrained_cfg", {}), **checkpoint.pretrained_cfg}
+        is_mae = checkpoint.is_mae or facts.get("tag") == "mae"
+        if pretrained:
+            _load_exactly(model, checkpoint.state, name)
+    else:
+        timm_name = name.removeprefix("timm:")
+        if arch is not None:
+            raise ValueError(f"arch: {name} is a timm name and knows its architecture; leave arch out")
+        if not timm.is_model(timm_name):
+            raise ValueError(unknown("backbone", name, [*bundled.names(), *timm.list_models(), *timm.list_pretrained()]).split("; valid")[0]
+                             + "; see `promptvit list backbones`, or give a file")
+        model = _from_timm(timm_name, pretrained, seed)
+        facts = dict(model.pretrained_cfg)
+        is_mae = "mae" in str(facts.get("tag", "")) or facts.get("architecture", "").endswith("_mae")
+
+    shown = name if folder is None or str(folder) != name else folder.name
+    backbone = wrap(model, name=shown, preprocessing=_preprocessing(facts), is_mae=is_mae, pool=pool)
+    if image_size is not None:
+        backbone = _at_size(backbone, image_size)
+    public = folder is None or bundled.folder(name) is not None or name.startswith("hf:")
+    backbone.load_arguments = {
+        "name_or_path": name, "pretrained": pretrained, "arch": arch, "image_size": image_size, "pool": pool, "seed": seed
+    } if public else None
+    return backbone
+
+
+def _is_path(name: str) -> bool:
+    return os.path.exists(name) or name.endswith(_SUFFIXES) or name.startswith((".", os.sep, "~")) or "\\" in name
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "pytorch_model.bin"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except Exception as error:
+        raise ValueError(
+            f"backbone: hf:{repository} is not cached and could not be fetched ({type(error).__name__}); download it where there is a "
+            "network and give the folder's path"
+        ) from None
+
+
+def _from_timm(name: str, pretrained: bool, seed: int) -> nn.Module:
+    if not pretrained:
+        return _seeded(lambda: timm.create_model(name, pretrained=False, num_classes=0), seed)
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:
+        raise ValueError(
+            f"backbone: no usable weights for {name} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'}). "
+            f"With no network and no cache, give a file: load_backbone('weights.safetensors', arch='{name}'), or pretrained=False for "
+            "random weights"
+        ) from None
+
+
+def _seeded(build: Any, seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def _build_for(checkpoint: Checkpoint, arch: str | dict[str, Any] | None, name: str, seed: int) -> nn.Module:
+    """An untrained model of the architecture that the file states, or else ``arch``."""
+    own = checkpoint.arch
+    if own is None and arch is None:
+        raise ValueError(
+            f"arch: {name} ({checkpoint.format}) does not say its architecture; give a timm name such as arch='vit_base_patch16_224', or "
+            "a dict of timm VisionTransformer arguments (head counts cannot be read off the weights)"
+        )
+    if own is not None and isinstance(arch, dict):
+        clashes = {k: (own[k], v) for k, v in arch.items() if k in own and own[k] != v}
+        if clashes:
+            raise ValueError("arch: the file's own config says otherwise: " + ", ".join(f"{k}={a!r}, not {b!r}" for k, (a, b) in clashes.items()))
+        own = {**arch, **own}
+    if own is not None and isinstance(arch, str) and own.get("name", arch) != arch:
+        raise ValueError(f"arch: the file's own config says {own['name']}, not {arch}")
+    chosen = own if own is not None else arch
+    if isinstance(chosen, str):
+        chosen = {"name": chosen}
+    arguments = {**chosen, "num_classes": 0}
+    timm_name = arguments.pop("name", None)
+    if "norm_eps" in arguments:
+        arguments["norm_layer"] = partial(LayerNorm, eps=arguments.pop("norm_eps"))
+    if timm_name is not None and not timm.is_model(timm_name):
+        raise ValueError(unknown("arch", timm_name, timm.list_models()).split("; valid")[0])
+    try:
+        return _seeded(lambda: timm.create_model(timm_name, **arguments) if timm_name else VisionTransformer(**arguments), seed)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise ValueError(f"arch: timm cannot build {timm_name or 'VisionTransformer'} from {arguments}: {error}") from None
+
+
+def _load_exactly(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Load ``state`` with nothing missing, nothing unexpected and every shape equal."""
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys())
+    wrong = [f"{k} {tuple(v.shape)} (the architecture has {expected[k]})" for k, v in state.items() if k in expected and tuple(v.shape) != expected[k]]
+    if missing or unexpected or wrong:
+        faults = [f"{label}: {_few(keys)}" for label, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong)) if keys]
+        raise ValueError(f"backbone: {name} does not fit the architecture; {'; '.join(faults)}; check arch=")
+    model.load_state_dict(state)
+
+
+def _few(items: list[str]) -> str:
+    return ", ".join(items[:8]) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
+
+
+def _preprocessing(facts: dict[str, Any]) -> Preprocessing:
+    fields: dict[str, Any] = {}
+    if "input_size" in facts:
+        fields["size"] = tuple(facts["input_size"][-2:])
+    for key in ("mean", "std"):
+        if key in facts:
+            fields[key] = tuple(facts[key])
+    if facts.get("interpolation") in ("nearest", "bilinear", "bicubic", "lanczos"):
+        fields["interpolation"] = facts["interpolation"]
+    if facts.get("crop_pct") is not None:
+        fields["crop_pct"] = facts["crop_pct"]
+    return Preprocessing(**fields)
+
+
+def _at_size(backbone: Backbone, image_size: int | tuple[int, int]) -> Backbone:
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if size == tuple(backbone.preprocessing.size):
+        return backbone
+    if any(s % p for s, p in zip(size, backbone.patch_size, strict=True)):
+        raise ValueError(f"image_size: {size} is not a multiple of the patch size {backbone.patch_size}")
+    _ = backbone.fingerprint  # of the source tensors, before interpolation
+    backbone.model.set_input_size(img_size=size)
+    log.info("image size %s instead of the weights' own %s: positions interpolated", size, backbone.preprocessing.size)
+    resized = wrap(
+        backbone.model, name=backbone.name, preprocessing=backbone.preprocessing.model_copy(update={"size": size}),
+        is_mae=backbone.is_mae, pool=backbone.pool,
+    )
+    resized._fingerprint = backbone._fingerprint
+    return resized

@@ -1,0 +1,1 @@
+"""Drawn data: generated from seeds, versioned, never stored."""

@@ -1,0 +1,148 @@
+"""What a method is, and the registry: a method is one file that registers itself."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from promptvit.backbones.base import POOLS, Backbone, Pass, PromptMemory
+from promptvit.config import checked
+from promptvit.errors import unknown
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the head receives: ``features [B, D]``, further branches' features, tokens after tapped blocks."""
+
+    features: Tensor
+    aux: tuple[Tensor, ...] = ()
+    taps: dict[int, Tensor] = field(default_factory=dict)
+
+
+class MethodConfig(BaseModel):
+    """Options that every method has.
+
+    Attributes:
+        num_prompts: prompt tokens (per block where a method learns them per block); methods without prompts have no use for it.
+        pool: the feature the head reads; None takes the backbone's default.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_prompts: int = Field(10, ge=1)
+    pool: str | None = None
+
+
+class Method(nn.Module):
+    """The learned part beside the head. A subclass writes its paper's loop in :meth:`encode`.
+
+    Attributes:
+        name: the preset it was created as.
+        reading: version of our reading where the paper's equations are not available.
+        prompted: whether prompts flow to the readout (it decides MAE's default pooling).
+        families: backbone families it runs on; it is refused by name on others.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    name: str
+    reading: ClassVar[str | None] = None
+    prompted: ClassVar[bool] = True
+    families: ClassVar[Collection[str]] = ("vit", "eva")
+
+    config: Any
+
+    def __init__(self, backbone: Backbone, config: MethodConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.pool = config.pool or backbone.default_pool(self.prompted)
+        if self.pool not in POOLS:
+            raise ValueError(unknown("pool", self.pool, POOLS))
+
+    def adapt(self, backbone: Backbone) -> Backbone:
+        """The backbone this method runs on: the shared frozen one, or a trainable deep copy of it."""
+        return backbone
+
+    def initialize(self, backbone: Backbone, batches: Iterable[Tensor], generator: torch.Generator) -> None:
+        """Start from data: ``batches`` of normalised training images. Nothing by default."""
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether :meth:`initialize` has something to do."""
+        return False
+
+    def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
+        """The method's loop over the blocks; returns the last block's tokens and prompts."""
+        raise NotImplementedError
+
+    def norm(self) -> nn.Module | None:
+        """A norm that replaces the checkpoint's in the readout, if any."""
+        return None
+
+    def forward(
+        self, backbone: Backbone, images: Tensor, *, taps: Collection[int] = (), observe: Callable[..., None] | None = None,
+        memory: PromptMemory | None = None,
+    ) -> Encoded:
+        """Features of normalised ``images [B, 3, H, W]``; see :class:`Pass` for the keyword arguments."""
+        step = Pass(backbone, images, self.pool, taps=taps, observe=observe, memory=memory)
+        x, prompts = self.encode(step)
+        return Encoded(backbone.readout(x, prompts, self.pool, self.norm()), taps=step.tapped)
+
+    def loss(self, outputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        """Cross-entropy of the logits ``outputs[0] [B, C]``; methods with more branches weigh them here."""
+        return F.cross_entropy(outputs[0].float(), target)
+
+    def project(self) -> None:
+        """Bring parameters back into their allowed range, after each optimiser step. Nothing by default."""
+
+
+_METHODS: dict[str, tuple[type[Method], dict[str, Any]]] = {}
+
+
+def register(name: str, **defaults: Any) -> Callable[[type[Method]], type[Method]]:
+    """Class decorator: make a method available as ``name``, with option defaults of its own."""
+
+    def add(method: type[Method]) -> type[Method]:
+        if name in _METHODS:
+            raise ValueError(f"method {name!r} is registered twice: {_METHODS[name][0].__name__} and {method.__name__}")
+        _METHODS[name] = (method, defaults)
+        return method
+
+    return add
+
+
+def list_methods() -> list[str]:
+    """Names of all methods. ``partial-1`` stands for ``partial-K`` with any K."""
+    return sorted(_METHODS)
+
+
+def build_method(name: str, backbone: Backbone, options: dict[str, Any], seed: int) -> Method:
+    """Create a method for ``backbone``, seeded.
+
+    Raises:
+        ValueError: an unknown name or option (with the nearest valid ones), a bad value, or a backbone family that the method refuses.
+    """
+    base_name, extra = _parse(name)
+    if base_name not in _METHODS:
+        raise ValueError(unknown("method", name, list_methods()))
+    method, defaults = _METHODS[base_name]
+    if backbone.family not in method.families:
+        raise ValueError(
+            f"method: {name} does not run on {backbone.family} backbones ({backbone.name}); it runs on {', '.join(method.families)}. "
+            f"On {backbone.family} use {', '.join(n for n, (m, _) in sorted(_METHODS.items()) if backbone.family in m.families)}"
+        )
+    config = checked(method.Config, {**defaults, **extra, **options}, f"option of {name}")
+    built = method(backbone, config, torch.Generator().manual_seed(seed))
+    built.name = name
+    return built
+
+
+def _parse(name: str) -> tuple[str, dict[str, Any]]:
+    """``partial-3`` is the preset ``partial-1`` with three blocks."""
+    stem, _, count = name.rpartition("-")
+    if stem == "partial" and count.isdecimal():
+        return "partial-1", {"blocks": int(count)}
+    return name, {}

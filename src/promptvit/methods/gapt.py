@@ -1,0 +1,102 @@
+"""Gated Prompt Tuning (Yoo et al., ICML 2023): a gate per block mixes its output prompts with its input prompts.
+
+    [c_l, Q_l, X_l] = B_l([c_{l-1}, P_{l-1}, X_{l-1}]);   P_l = g_l Q_l + (1 - g_l) P_{l-1},   g_l = sigmoid(gamma_l)
+    attention of block l: softmax(q k^T / (sqrt(d) tau_l))
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from promptvit.backbones.base import Backbone, Pass, broadcast
+from promptvit.methods.base import Method, register
+from promptvit.methods.init import prototypes, uniform
+from promptvit.methods.vpt import PromptConfig, dropped
+
+
+class GaPTConfig(PromptConfig):
+    """Options of GaPT.
+
+    Attributes:
+        gates: after every block but the last, after all blocks, or none (VPT-shallow's flow).
+        gate_init: gate logits start at minus this (authors' code): 5 opens a gate by 0.0067.
+        hard: gates are 0 or 1, sampled by straight-through Gumbel in training, thresholded in evaluation.
+        temperature: ``learned`` (one per block, from 1), or a fixed number.
+        temperature_range: learned temperatures stay inside.
+    """
+
+    gates: Literal["inner", "all", "none"] = "inner"
+    gate_init: float = 5.0
+    hard: bool = False
+    temperature: Literal["learned"] | float = "learned"
+    temperature_range: tuple[float, float] = (0.01, 10.0)
+
+
+@register("gapt")
+class GaPT(Method):
+    """Prompts ``[T, D]`` that enter once; ``gate_logits [K]``; ``temperatures [L]``."""
+
+    Config = GaPTConfig
+
+    def __init__(self, backbone: Backbone, config: GaPTConfig, generator: torch.Generator) -> None:
+        super().__init__(backbone, config, generator)
+        self.prompts = nn.Parameter(uniform(config.num_prompts, backbone.width, patch=backbone.patch_size, generator=generator))
+        count = {"inner": backbone.depth - 1, "all": backbone.depth, "none": 0}[config.gates]
+        self.gate_logits = nn.Parameter(torch.full((count,), -config.gate_init)) if count else None
+        self.temperatures = nn.Parameter(torch.ones(backbone.depth)) if config.temperature == "learned" else None
+
+    @property
+    def needs_data(self) -> bool:
+        return bool(self.config.init != "uniform")
+
+    def initialize(self, backbone: Backbone, batches: Iterable[Tensor], generator: torch.Generator) -> None:
+        if self.needs_data:
+            config = self.config
+            found = prototypes(backbone, batches, [0], config.num_prompts, config.init, config.windows, generator)
+            self.prompts.data.copy_(found[0])
+
+    def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
+        x, p = step.tokens, self.input_prompts(len(step.tokens))
+        for i in range(step.depth):
+            x, out = step(i, x, p, temperature=self.temperature(i))
+            p = self.mix(i, out, p)
+        return x, p
+
+    def input_prompts(self, batch: int) -> Tensor:
+        """Prompts that enter block 0."""
+        return dropped(self.prompts, self.config.dropout if self.training else 0.0, batch)
+
+    def mix(self, i: int, out: Tensor | None, p: Tensor) -> Tensor | None:
+        """``g_i out + (1 - g_i) p`` where block ``i`` has a gate, else its output prompts."""
+        if out is None or self.gate_logits is None or i >= len(self.gate_logits):
+            return out
+        g = broadcast(self.gate(i), out)
+        return g * out + (1 - g) * p
+
+    def gate(self, i: int) -> Tensor:
+        """Gate of block ``i`` in (0, 1); with ``hard`` 0 or 1."""
+        assert self.gate_logits is not None
+        logit = self.gate_logits[i]
+        if not self.config.hard:
+            return logit.sigmoid()
+        if self.training:
+            noise = torch.rand_like(logit).clamp(1e-6, 1 - 1e-6)
+            logit = logit + noise.log() - (1 - noise).log()
+        soft = logit.sigmoid()
+        return (soft > 0.5).to(soft) + soft - soft.detach()
+
+    def temperature(self, i: int) -> float | Tensor:
+        """Temperature of block ``i``: the clamped value, with the gradient of the unclamped one (as in the authors' code)."""
+        if self.temperatures is None:
+            return float(self.config.temperature)
+        stored = self.temperatures[i]
+        return stored + (stored.clamp(*self.config.temperature_range) - stored).detach()
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Clamp the stored temperatures into their range."""
+        if self.temperatures is not None:
+            self.temperatures.clamp_(*self.config.temperature_range)

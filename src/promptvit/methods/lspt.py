@@ -1,0 +1,126 @@
+"""Long-term Spatial Prompt Tuning (Mo et al., 2024), reading v1: the paper's equations are not available to us.
+
+    [c_l, Q_l, X_l] = B_l([c_{l-1}, P_{l-1}, X_{l-1}])
+    U_l = Q_l + mean_i X_l[i]                      spatial coding: the mean output patch token, added to every output prompt
+    H_l, C_l = cell(U_l; H_{l-1}, C_{l-1})         long-term coding: one recurrent cell for all blocks, blocks as time steps
+    R_l = U_l + H_l                                residual: a hidden state lies in (-1, 1), tokens do not
+    P_l = g_l R_l + (1 - g_l) P_{l-1}              GaPT's gate
+
+Without both codings this is GaPT. ``docs/methods/lspt.md`` separates what is the paper's from what is our reading.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from promptvit.backbones.base import Backbone, Pass
+from promptvit.methods.base import register
+from promptvit.methods.gapt import GaPT, GaPTConfig
+
+
+class LSPTConfig(GaPTConfig):
+    """Options of LSPT; every module is a switch.
+
+    Attributes:
+        spatial: spatial coding.
+        cell: the recurrent cell of the long-term coding, or ``none``.
+        rank: the cell's two matrices are products of this rank; None: full matrices.
+        residual: the cell's hidden state is added to what it read instead of replacing it.
+        gate_init: here gates start half open.
+    """
+
+    spatial: bool = True
+    cell: Literal["lstm", "gru", "none"] = "lstm"
+    rank: int | None = Field(None, ge=1)
+    residual: bool = True
+    gate_init: float = 0.0
+
+
+@register("lspt")
+class LSPT(GaPT):
+    """GaPT with codings between a block's output prompts and its gate."""
+
+    Config = LSPTConfig
+    reading: ClassVar[str | None] = "v1"
+
+    def __init__(self, backbone: Backbone, config: LSPTConfig, generator: torch.Generator) -> None:
+        super().__init__(backbone, config, generator)
+        self.cell = None if config.cell == "none" else CELLS[config.cell](backbone.width, config.rank, generator)
+
+    def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
+        x, p, state = step.tokens, self.input_prompts(len(step.tokens)), None
+        first_patch = step.backbone.num_prefix_tokens
+        for i in range(step.depth):
+            x, out = step(i, x, p, temperature=self.temperature(i))
+            if i == step.depth - 1:
+                return x, self.mix(i, out, p)
+            if self.config.spatial:
+                out = out + x[:, first_patch:].mean(dim=1, keepdim=True)
+            if self.cell is not None:
+                hidden, state = self.cell(out, state)
+                out = out + hidden if self.config.residual else hidden
+            p = self.mix(i, out, p)
+        raise AssertionError("a backbone has at least one block")
+
+
+class Cell(nn.Module):
+    """A recurrent cell as matrix products: ``gates`` blocks of width D from the input and from the hidden state.
+
+    Weights start uniform in +-1/sqrt(D), biases at zero; the first step has no state and skips its product.
+    """
+
+    gates: ClassVar[int]
+
+    def __init__(self, width: int, rank: int | None, generator: torch.Generator) -> None:
+        super().__init__()
+        self.from_input = _matrix(width, self.gates * width, rank, generator, bias=True)
+        self.from_hidden = _matrix(width, self.gates * width, rank, generator, bias=False)
+
+
+class LSTM(Cell):
+    """Long short-term memory (Hochreiter & Schmidhuber, 1997): input, forget, cell and output gates."""
+
+    gates = 4
+
+    def forward(self, u: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """``u [B, T, D]`` and (hidden, cell) state to the new hidden state and state."""
+        z = self.from_input(u) if state is None else self.from_input(u) + self.from_hidden(state[0])
+        i, f, g, o = z.chunk(4, dim=-1)
+        memory = i.sigmoid() * g.tanh()
+        if state is not None:
+            memory = memory + f.sigmoid() * state[1]
+        hidden = o.sigmoid() * memory.tanh()
+        return hidden, (hidden, memory)
+
+
+class GRU(Cell):
+    """Gated recurrent unit (Cho et al., 2014): reset, update and candidate."""
+
+    gates = 3
+
+    def forward(self, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``u [B, T, D]`` and the hidden state to the new hidden state, twice."""
+        reset, update, candidate = self.from_input(u).chunk(3, dim=-1)
+        if state is None:
+            hidden = (1 - update.sigmoid()) * candidate.tanh()
+        else:
+            reset_h, update_h, candidate_h = self.from_hidden(state).chunk(3, dim=-1)
+            candidate = (candidate + (reset + reset_h).sigmoid() * candidate_h).tanh()
+            z = (update + update_h).sigmoid()
+            hidden = (1 - z) * candidate + z * state
+        return hidden, hidden
+
+
+CELLS = {"lstm": LSTM, "gru": GRU}
+
+
+def _matrix(inputs: int, outputs: int, rank: int | None, generator: torch.Generator, *, bias: bool) -> nn.Module:
+    bound = inputs**-0.5
+    layers = [nn.Linear(inputs, outputs, bias=bias)] if rank is None else [nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs, bias=bias)]
+    for layer in layers:
+        nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    if bias:
+        nn.init.zeros_(layers[-1].bias)
+    return layers[0] if rank is None else nn.Sequential(*layers)

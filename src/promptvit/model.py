@@ -1,0 +1,160 @@
+"""A backbone, a method and a head that act as one classifier."""
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from promptvit.backbones.base import Backbone, PromptMemory
+from promptvit.backbones.loading import load_backbone
+from promptvit.errors import unknown
+from promptvit.heads.classification import HeadInit, LinearHead
+from promptvit.methods import Method, build_method
+from promptvit.preprocessing import Preprocessing
+
+
+class Predictions(NamedTuple):
+    """The most probable class of each image, and all probabilities ``[B, C]``."""
+
+    classes: list[str]
+    probabilities: Tensor
+
+
+class PromptedModel(nn.Module):
+    """``model(images)`` gives logits ``[B, C]`` of normalised images ``[B, 3, H, W]``.
+
+    Attributes:
+        backbone: the shared frozen one, or the method's own trainable copy (``full``, ``bias``, ``partial-K``, ``lora``).
+        method, head: what learns.
+        classes: names, in the order of the logits.
+        preprocessing: the backbone's own unless replaced.
+    """
+
+    def __init__(
+        self, backbone: Backbone, method: Method, head: nn.Module, classes: Sequence[str], preprocessing: Preprocessing | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone = method.adapt(backbone)
+        self.method = method
+        self.head = head
+        self.classes = list(classes)
+        self.preprocessing = preprocessing or backbone.preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.method(self.backbone, images).features)
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits of every branch, the scored one first; what ``method.loss`` reads."""
+        encoded = self.method(self.backbone, images)
+        return tuple(self.head(features) for features in (encoded.features, *encoded.aux))
+
+    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name, tensor) of everything that learns; names start with ``method.``, ``head.`` or ``backbone.``."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                yield name.replace("backbone.model.", "backbone.", 1), parameter
+
+    @property
+    def num_trainable(self) -> int:
+        """Number of weights that learn, head included."""
+        return sum(parameter.numel() for _, parameter in self.trainable_parameters())
+
+    @property
+    def num_total(self) -> int:
+        """Number of all weights, backbone included."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """One PIL image to the ``[3, H, W]`` tensor that the model expects."""
+        return self.preprocessing(image)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor | Image.Image | Sequence[Image.Image]) -> Predictions:
+        """Classes and probabilities of PIL images, or of a preprocessed batch ``[B, 3, H, W]``."""
+        if isinstance(images, Image.Image):
+            images = [images]
+        if not isinstance(images, Tensor):
+            images = torch.stack([self.preprocess(image) for image in images])
+        was_training = self.training
+        self.eval()
+        probabilities = self(images.to(next(self.head.parameters()).device)).float().softmax(dim=-1).cpu()
+        self.train(was_training)
+        return Predictions([self.classes[i] for i in probabilities.argmax(dim=-1)], probabilities)
+
+    def prepare_inference(self) -> "PreparedModel":
+        """A frozen copy for serving, with the keys and values of fixed prompts computed once."""
+        return PreparedModel(self)
+
+    def save_pretrained(self, directory: str | os.PathLike[str], *, metrics: dict[str, Any] | None = None) -> Path:
+        """Write the adapter folder; see :func:`promptvit.adapter.save`."""
+        from promptvit import adapter
+
+        return adapter.save(self, Path(directory), metrics or {})
+
+    @classmethod
+    def from_pretrained(cls, directory_or_hub_id: str | os.PathLike[str], *, backbone: Backbone | None = None) -> "PromptedModel":
+        """Read an adapter folder or hub repository; see :func:`promptvit.adapter.load`."""
+        from promptvit import adapter
+
+        return adapter.load(directory_or_hub_id, backbone)
+
+
+class PreparedModel:
+    """A frozen classifier: later training of its source does not reach it."""
+
+    def __init__(self, model: PromptedModel) -> None:
+        trains_backbone = any(p.requires_grad for p in model.backbone.parameters())
+        self.backbone = copy.deepcopy(model.backbone) if trains_backbone else model.backbone
+        self.method = copy.deepcopy(model.method).eval().requires_grad_(False)
+        self.head = copy.deepcopy(model.head).eval().requires_grad_(False)
+        self.classes = list(model.classes)
+        self.preprocessing = model.preprocessing
+        self.memory: PromptMemory = {}
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``[B, C]`` of normalised images ``[B, 3, H, W]``."""
+        return self.head(self.method(self.backbone, images, memory=self.memory).features)
+
+
+def create_model(
+    backbone: str | os.PathLike[str] | Backbone, method: str, num_classes: int, *, pretrained: bool = True, head: str = "linear",
+    head_init: HeadInit = "small", classes: Sequence[str] | None = None, preprocessing: Preprocessing | None = None, seed: int = 0,
+    **method_options: Any,
+) -> PromptedModel:
+    """Put a method and a fresh head on a frozen backbone.
+
+    Args:
+        backbone: a name or path for :func:`load_backbone`, or a loaded backbone, which is shared and never changed.
+        method: a name from :func:`list_methods`.
+        num_classes: size of the head, at least 1.
+        pretrained: for a name or path.
+        head: ``linear``.
+        head_init: see :class:`LinearHead`.
+        classes: names; default ``0``, ``1``, ...
+        preprocessing: replaces the backbone's own; it is stored in the adapter.
+        seed: of the method's and the head's initial weights.
+        **method_options: see the method's config; ``num_prompts`` and ``pool`` are common.
+
+    Raises:
+        ValueError: an unknown backbone, method, head or option, or a value out of range.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes: at least 1, got {num_classes}")
+    if head != "linear":
+        raise ValueError(unknown("head", head, ["linear"]))
+    if classes is not None and len(classes) != num_classes:
+        raise ValueError(f"classes: {len(classes)} names for {num_classes} classes")
+    if not isinstance(backbone, Backbone):
+        backbone = load_backbone(backbone, pretrained=pretrained)
+    built = build_method(method, backbone, method_options, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    classifier = LinearHead(backbone.width, num_classes, init=head_init, generator=generator)
+    names = classes if classes is not None else [str(i) for i in range(num_classes)]
+    model = PromptedModel(backbone, built, classifier, names, preprocessing)
+    return model.to(next(backbone.parameters()).device)

@@ -1,0 +1,71 @@
+"""What happens to an image before the backbone sees it. It travels with the weights and is stored in every adapter."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class Preprocessing(BaseModel):
+    """Size, crop, interpolation and normalisation.
+
+    Attributes:
+        size: height and width that the backbone expects, in pixels.
+        resize: ``short`` scales the short side to ``size / crop_pct`` and crops the centre; ``direct`` scales both sides to
+            ``size`` and does not keep the aspect ratio (VTAB's way).
+        crop_pct: share of the resized side that the centre crop keeps, in (0, 1].
+        interpolation: how Pillow resizes.
+        mean, std: per channel, of values in [0, 1].
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: tuple[int, int] = (224, 224)
+    resize: Literal["short", "direct"] = "short"
+    crop_pct: float = Field(0.875, gt=0, le=1)
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """Scale an RGB image, before any crop."""
+        height, width = self.size
+        if self.resize == "direct":
+            target = (width, height)
+        else:
+            scale = max(round(height / self.crop_pct) / image.height, round(width / self.crop_pct) / image.width)
+            target = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+        return image if image.size == target else image.resize(target, _RESAMPLING[self.interpolation])
+
+    def cropped(self, image: Image.Image) -> Image.Image:
+        """Cut ``size`` out of the centre of a resized image."""
+        height, width = self.size
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """``[..., 3, H, W]`` uint8 in 0..255 (or float in 0..1) to normalised float32."""
+        values = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+        mean, std = (torch.tensor(v, device=values.device).view(3, 1, 1) for v in (self.mean, self.std))
+        return (values - mean) / std
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """One PIL image of any mode to a normalised ``[3, H, W]`` tensor, as in evaluation."""
+        return self.normalized(to_tensor(self.cropped(self.resized(image.convert("RGB")))))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB image to ``[3, H, W]`` uint8."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
