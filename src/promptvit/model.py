@@ -152,9 +152,11 @@ def create_model(
         raise ValueError(f"classes: {len(classes)} names for {num_classes} classes")
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pretrained=pretrained)
-    built = build_method(method, backbone, method_options, seed)
-    generator = torch.Generator().manual_seed(seed + 1)
-    classifier = LinearHead(backbone.width, num_classes, init=head_init, generator=generator)
     names = classes if classes is not None else [str(i) for i in range(num_classes)]
-    model = PromptedModel(backbone, built, classifier, names, preprocessing)
+    with torch.random.fork_rng(devices=[]):  # layers draw default weights from the global state before they get their own
+        torch.manual_seed(seed)
+        built = build_method(method, backbone, method_options, seed)
+        generator = torch.Generator().manual_seed(seed + 1)
+        classifier = LinearHead(backbone.width, num_classes, init=head_init, generator=generator)
+        model = PromptedModel(backbone, built, classifier, names, preprocessing)
     return model.to(next(backbone.parameters()).device)

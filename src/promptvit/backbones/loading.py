@@ -21,6 +21,9 @@ from promptvit.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
+# what the published weights were trained with, where their files do not say
+_PUBLISHED: dict[str, dict[str, Any]] = {"in21k-npz": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}}
+
 _SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".npz", ".safetensors")
 
 
@@ -60,7 +63,8 @@ def load_backbone(
     if folder is not None:
         checkpoint = read_checkpoint(folder)
         model = _build_for(checkpoint, arch, name, seed)
-        facts = {**getattr(model, "pretrained_cfg", {}), **checkpoint.pretrained_cfg}
+        own_facts = getattr(model, "pretrained_cfg", {}) if checkpoint.format == "timm" else _PUBLISHED.get(checkpoint.format, {})
+        facts = {**own_facts, "input_size": model.patch_embed.img_size, **checkpoint.pretrained_cfg}
         is_mae = checkpoint.is_mae or facts.get("tag") == "mae"
         if pretrained:
             _load_exactly(model, checkpoint.state, name)
@@ -103,7 +107,7 @@ def _from_hub(repository: str) -> Path:
         ) from None
 
 
-def _from_timm(name: str, pretrained: bool, seed: int) -> nn.Module:
+def _from_timm(name: str, pretrained: bool, seed: int) -> Any:
     if not pretrained:
         return _seeded(lambda: timm.create_model(name, pretrained=False, num_classes=0), seed)
     try:
@@ -122,7 +126,7 @@ def _seeded(build: Any, seed: int) -> Any:
         return build()
 
 
-def _build_for(checkpoint: Checkpoint, arch: str | dict[str, Any] | None, name: str, seed: int) -> nn.Module:
+def _build_for(checkpoint: Checkpoint, arch: str | dict[str, Any] | None, name: str, seed: int) -> Any:
     """An untrained model of the architecture that the file states, or else ``arch``."""
     own = checkpoint.arch
     if own is None and arch is None:
@@ -137,9 +141,7 @@ def _build_for(checkpoint: Checkpoint, arch: str | dict[str, Any] | None, name: 
         own = {**arch, **own}
     if own is not None and isinstance(arch, str) and own.get("name", arch) != arch:
         raise ValueError(f"arch: the file's own config says {own['name']}, not {arch}")
-    chosen = own if own is not None else arch
-    if isinstance(chosen, str):
-        chosen = {"name": chosen}
+    chosen = own if own is not None else arch if isinstance(arch, dict) else {"name": arch}
     arguments = {**chosen, "num_classes": 0}
     timm_name = arguments.pop("name", None)
     if "norm_eps" in arguments:
@@ -177,6 +179,8 @@ def _preprocessing(facts: dict[str, Any]) -> Preprocessing:
             fields[key] = tuple(facts[key])
     if facts.get("interpolation") in ("nearest", "bilinear", "bicubic", "lanczos"):
         fields["interpolation"] = facts["interpolation"]
+    if facts.get("crop_mode") == "squash":
+        fields["resize"] = "direct"
     if facts.get("crop_pct") is not None:
         fields["crop_pct"] = facts["crop_pct"]
     return Preprocessing(**fields)

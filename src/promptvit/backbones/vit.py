@@ -17,7 +17,7 @@ class ViTBlock(FlatBlock):
     """timm's ``Block`` with its plain ``Attention``."""
 
     @staticmethod
-    def knows(module: nn.Module) -> bool:
+    def knows(module: Any) -> bool:
         """Whether ``module`` is exactly what this view assumes; anything else stays a black box."""
         return (
             type(module) is TimmBlock and type(module.attn) is Attention and module.attn.gate is None and type(module.attn.qkv) is nn.Linear

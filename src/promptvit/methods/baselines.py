@@ -29,6 +29,8 @@ class Linear(Method):
 class Partly(Linear):
     """Tunes some of the backbone's own weights, on a deep copy; the shared backbone stays as it is."""
 
+    lr: ClassVar[float] = 5e-4
+
     def tunes(self, name: str, backbone: Backbone) -> bool:
         """Whether the parameter of this timm name learns."""
         raise NotImplementedError

@@ -5,14 +5,14 @@
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from promptvit.backbones.base import Backbone, Pass, broadcast
-from promptvit.methods.base import Method, register
+from promptvit.methods.base import Method, MethodConfig, register
 from promptvit.methods.init import prototypes, uniform
 from promptvit.methods.vpt import PromptConfig, dropped
 
@@ -39,7 +39,7 @@ class GaPTConfig(PromptConfig):
 class GaPT(Method):
     """Prompts ``[T, D]`` that enter once; ``gate_logits [K]``; ``temperatures [L]``."""
 
-    Config = GaPTConfig
+    Config: ClassVar[type[MethodConfig]] = GaPTConfig
 
     def __init__(self, backbone: Backbone, config: GaPTConfig, generator: torch.Generator) -> None:
         super().__init__(backbone, config, generator)
@@ -55,10 +55,11 @@ class GaPT(Method):
     def initialize(self, backbone: Backbone, batches: Iterable[Tensor], generator: torch.Generator) -> None:
         if self.needs_data:
             config = self.config
-            found = prototypes(backbone, batches, [0], config.num_prompts, config.init, config.windows, generator)
+            found = prototypes(backbone, batches, [0], config.num_prompts, config.init, config.windows, generator, config.init_images)
             self.prompts.data.copy_(found[0])
 
     def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
+        p: Tensor | None
         x, p = step.tokens, self.input_prompts(len(step.tokens))
         for i in range(step.depth):
             x, out = step(i, x, p, temperature=self.temperature(i))
@@ -69,9 +70,9 @@ class GaPT(Method):
         """Prompts that enter block 0."""
         return dropped(self.prompts, self.config.dropout if self.training else 0.0, batch)
 
-    def mix(self, i: int, out: Tensor | None, p: Tensor) -> Tensor | None:
+    def mix(self, i: int, out: Tensor | None, p: Tensor | None) -> Tensor | None:
         """``g_i out + (1 - g_i) p`` where block ``i`` has a gate, else its output prompts."""
-        if out is None or self.gate_logits is None or i >= len(self.gate_logits):
+        if out is None or p is None or self.gate_logits is None or i >= len(self.gate_logits):
             return out
         g = broadcast(self.gate(i), out)
         return g * out + (1 - g) * p
@@ -86,7 +87,7 @@ class GaPT(Method):
             noise = torch.rand_like(logit).clamp(1e-6, 1 - 1e-6)
             logit = logit + noise.log() - (1 - noise).log()
         soft = logit.sigmoid()
-        return (soft > 0.5).to(soft) + soft - soft.detach()
+        return (soft > 0.5).to(soft) + (soft - soft.detach())
 
     def temperature(self, i: int) -> float | Tensor:
         """Temperature of block ``i``: the clamped value, with the gradient of the unclamped one (as in the authors' code)."""

@@ -128,21 +128,25 @@ def sampler(kind: Init, windows: Windows, count: int, generator: torch.Generator
 @torch.no_grad()
 def prototypes(
     backbone: Backbone, batches: Iterable[Tensor], blocks: Collection[int], count: int, kind: Init, windows: Windows,
-    generator: torch.Generator,
+    generator: torch.Generator, images: int | None = None,
 ) -> dict[int, Tensor]:
-    """Prompts ``[count, D]`` for each of ``blocks`` from normalised training images ``[B, 3, H, W]``.
+    """Prompts ``[count, D]`` for each of ``blocks`` from normalised training images ``[B, 3, H, W]``, or the first ``images`` of them.
 
     Block 0 draws from patch embeddings before positions, block ``i`` from the patch tokens that leave block ``i - 1``.
     """
     samplers = {i: sampler(kind, windows, count, generator) for i in sorted(blocks)}
-    for images in batches:
+    for batch in batches:
+        if images is not None:
+            batch, images = batch[:images], max(0, images - len(batch))
         if 0 in samplers:
-            samplers[0].see(backbone.patchify(images).cpu())
-        x = backbone.embed(images)
+            samplers[0].see(backbone.patchify(batch).cpu())
+        x = backbone.embed(batch)
         for i in range(max(samplers)):
             x, _ = backbone.merge(i, x, None)
             x, _ = backbone.run_block(i, x, want="tokens")
             if i + 1 in samplers:
                 merged, _ = backbone.merge(i + 1, x, None)
                 samplers[i + 1].see(merged[:, backbone.num_prefix_tokens :].cpu())
+        if images == 0:
+            break
     return {i: sampler.prompts() for i, sampler in samplers.items()}

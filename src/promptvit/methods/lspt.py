@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from promptvit.backbones.base import Backbone, Pass
-from promptvit.methods.base import register
+from promptvit.methods.base import MethodConfig, register
 from promptvit.methods.gapt import GaPT, GaPTConfig
 
 
@@ -42,7 +42,7 @@ class LSPTConfig(GaPTConfig):
 class LSPT(GaPT):
     """GaPT with codings between a block's output prompts and its gate."""
 
-    Config = LSPTConfig
+    Config: ClassVar[type[MethodConfig]] = LSPTConfig
     reading: ClassVar[str | None] = "v1"
 
     def __init__(self, backbone: Backbone, config: LSPTConfig, generator: torch.Generator) -> None:
@@ -50,19 +50,19 @@ class LSPT(GaPT):
         self.cell = None if config.cell == "none" else CELLS[config.cell](backbone.width, config.rank, generator)
 
     def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
+        p: Tensor | None
         x, p, state = step.tokens, self.input_prompts(len(step.tokens)), None
         first_patch = step.backbone.num_prefix_tokens
         for i in range(step.depth):
             x, out = step(i, x, p, temperature=self.temperature(i))
-            if i == step.depth - 1:
-                return x, self.mix(i, out, p)
-            if self.config.spatial:
-                out = out + x[:, first_patch:].mean(dim=1, keepdim=True)
-            if self.cell is not None:
-                hidden, state = self.cell(out, state)
-                out = out + hidden if self.config.residual else hidden
+            if out is not None and i < step.depth - 1:  # what leaves the last block goes to the readout as it is
+                if self.config.spatial:
+                    out = out + x[:, first_patch:].mean(dim=1, keepdim=True)
+                if self.cell is not None:
+                    hidden, state = self.cell(out, state)
+                    out = out + hidden if self.config.residual else hidden
             p = self.mix(i, out, p)
-        raise AssertionError("a backbone has at least one block")
+        return x, p
 
 
 class Cell(nn.Module):

@@ -108,7 +108,7 @@ class VPT(Method):
         if self.projection is not None:
             raise ValueError("init: token prototypes have the backbone's width; leave project off")
         config = self.config
-        found = prototypes(backbone, batches, list(self.rows), config.num_prompts, config.init, config.windows, generator)
+        found = prototypes(backbone, batches, list(self.rows), config.num_prompts, config.init, config.windows, generator, config.init_images)
         for i, (stage, row) in self.rows.items():
             self.prompts[stage].data[row] = found[i]
 

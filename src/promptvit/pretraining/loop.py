@@ -4,6 +4,7 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -100,11 +101,11 @@ def pretrain(settings: PretrainSettings, out: Path, *, resume: bool = False, che
 def _build(settings: PretrainSettings) -> MAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        encoder = VisionTransformer(**_architecture(settings), norm_layer=partial(nn.LayerNorm, eps=1e-6))
+        encoder: Any = VisionTransformer(**_architecture(settings), norm_layer=partial(nn.LayerNorm, eps=1e-6))
         return MAE(encoder, settings.mask_ratio, settings.decoder_width, settings.decoder_depth)
 
 
-def _architecture(settings: PretrainSettings) -> dict[str, int]:
+def _architecture(settings: PretrainSettings) -> dict[str, Any]:
     return {
         "img_size": settings.image_size, "patch_size": settings.patch_size, "embed_dim": settings.width,
         "depth": settings.depth, "num_heads": settings.heads, "num_classes": 0,

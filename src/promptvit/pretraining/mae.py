@@ -3,9 +3,11 @@
 The encoder is a plain timm ``VisionTransformer`` with fixed sine-cosine positions; only it is exported.
 """
 
+from typing import Any
+
 import torch
 from timm.layers import build_sincos2d_pos_embed
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 
@@ -19,7 +21,9 @@ class MAE(nn.Module):
         decoder_depth: blocks of the decoder.
     """
 
-    def __init__(self, encoder: VisionTransformer, mask_ratio: float, decoder_width: int, decoder_depth: int) -> None:
+    positions: Tensor
+
+    def __init__(self, encoder: Any, mask_ratio: float, decoder_width: int, decoder_depth: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.mask_ratio = mask_ratio
@@ -72,7 +76,7 @@ def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
     return torch.cat([torch.zeros(1, width), table])[None]
 
 
-def fix_positions(encoder: VisionTransformer) -> None:
+def fix_positions(encoder: Any) -> None:
     """Give ``encoder`` the fixed table and stop training it."""
     encoder.pos_embed.data.copy_(sincos_positions(encoder.patch_embed.grid_size, encoder.embed_dim))
     encoder.pos_embed.requires_grad_(False)

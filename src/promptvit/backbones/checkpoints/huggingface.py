@@ -5,23 +5,33 @@ hold for the base model and, behind its prefix (``vit.``, ``dinov2.``), for mode
 """
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
-from timm.layers import SwiGLUPacked
+from timm.layers.mlp import SwiGLUPacked
 from torch import nn
 
 from promptvit.backbones.checkpoints.raw import load_json
 from promptvit.backbones.checkpoints.state import (
-    BLOCK, LAYER_SCALE, PARAM, ROOT, Checkpoint, CheckpointError, Layout, convert, depth, fold_class_position,
+    BLOCK,
+    LAYER_SCALE,
+    PARAM,
+    ROOT,
+    Checkpoint,
+    CheckpointError,
+    Layout,
+    convert,
+    depth,
+    fold_class_position,
 )
 
 _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
-def _layout(name: str, prefix: str, block: tuple[tuple[str, str], ...], drop: str, required: frozenset[str], root: frozenset[str]) -> Layout:
+def _layout(
+    name: str, prefix: str, block: tuple[tuple[str, str], ...], drop: str, required: frozenset[str] = BLOCK, root: frozenset[str] = ROOT
+) -> Layout:
     base, layer = rf"(?:{prefix}\.)?", rf"(?:{prefix}\.)?encoder\.layer\.(\d+)\."
     return Layout(
         name,
@@ -54,15 +64,19 @@ _DINO_V2_BLOCK = (
     (r"layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
 )
 _VIT_DROP = r"(?:vit\.)?pooler\..+|classifier\..+|decoder\..+"
+_DINO_V2_DROP = r"classifier\..+"
 _SCALED = BLOCK | LAYER_SCALE
 LAYOUTS = {
-    "vit": _layout("hf-vit", "vit", _VIT_BLOCK, _VIT_DROP, BLOCK, ROOT),
-    "vit_mae": _layout("hf-vitmae", "vit", _VIT_BLOCK, _VIT_DROP, BLOCK, ROOT),
-    "dinov2": _layout("hf-dinov2", "dinov2", _DINO_V2_BLOCK, r"classifier\..+", _SCALED, ROOT),
-    "dinov2_with_registers": _layout("hf-dinov2", "dinov2_with_registers", _DINO_V2_BLOCK, r"classifier\..+", _SCALED, ROOT | {"reg_token"}),
+    "vit": _layout("hf-vit", "vit", _VIT_BLOCK, _VIT_DROP),
+    "vit_mae": _layout("hf-vitmae", "vit", _VIT_BLOCK, _VIT_DROP),
+    "dinov2": _layout("hf-dinov2", "dinov2", _DINO_V2_BLOCK, _DINO_V2_DROP, _SCALED),
+    "dinov2_with_registers": _layout(
+        "hf-dinov2", "dinov2_with_registers", _DINO_V2_BLOCK, _DINO_V2_DROP, _SCALED, ROOT | {"reg_token"}
+    ),
 }
 
-Side = PositiveInt | tuple[PositiveInt, PositiveInt]
+M = TypeVar("M", bound=BaseModel)
+Sides = PositiveInt | tuple[PositiveInt, PositiveInt]
 
 
 class _Config(BaseModel):
@@ -71,8 +85,8 @@ class _Config(BaseModel):
     hidden_size: PositiveInt
     num_hidden_layers: PositiveInt
     num_attention_heads: PositiveInt
-    image_size: Side
-    patch_size: Side
+    image_size: Sides
+    patch_size: Sides
     layer_norm_eps: PositiveFloat
     hidden_act: Literal["gelu"] = "gelu"
     num_channels: PositiveInt = 3
@@ -80,9 +94,9 @@ class _Config(BaseModel):
 
     def arch(self) -> dict[str, Any]:
         return {
-            "img_size": self.image_size, "patch_size": self.patch_size, "in_chans": self.num_channels, "embed_dim": self.hidden_size,
-            "depth": self.num_hidden_layers, "num_heads": self.num_attention_heads, "qkv_bias": self.qkv_bias, "num_classes": 0,
-            "norm_layer": partial(nn.LayerNorm, eps=self.layer_norm_eps),
+            "img_size": _plain(self.image_size), "patch_size": _plain(self.patch_size), "in_chans": self.num_channels,
+            "embed_dim": self.hidden_size, "depth": self.num_hidden_layers, "num_heads": self.num_attention_heads,
+            "qkv_bias": self.qkv_bias, "norm_eps": self.layer_norm_eps, "num_classes": 0,
         }
 
     def ratio(self, hidden: int) -> float:
@@ -125,7 +139,10 @@ class _Processor(BaseModel):
     crop_size: int | dict[str, int] | None = None
 
     def pretrained_cfg(self) -> dict[str, Any]:
-        """The same under timm's names. A height and a width mean that the aspect ratio is not kept (timm: ``squash``)."""
+        """The same under timm's names. A height and a width mean that the aspect ratio is not kept (timm: ``squash``).
+
+        The size itself is left out: DINOv2's says 224 for weights with positions for 518.
+        """
         cfg: dict[str, Any] = {}
         if not self.do_normalize:
             cfg |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -134,10 +151,10 @@ class _Processor(BaseModel):
         if self.resample in _INTERPOLATIONS:
             cfg["interpolation"] = _INTERPOLATIONS[self.resample]
         shortest = self.size.get("shortest_edge") if isinstance(self.size, dict) else self.size
-        if self.do_center_crop and shortest and (crop := _sides(self.crop_size)):
-            cfg |= {"input_size": (3, *crop), "crop_pct": min(1.0, crop[0] / shortest), "crop_mode": "center"}
-        elif size := _sides(self.size):
-            cfg |= {"input_size": (3, *size), "crop_pct": 1.0, "crop_mode": "squash"}
+        if self.do_center_crop and shortest and (crop := _height(self.crop_size)):
+            cfg |= {"crop_pct": min(1.0, crop / shortest), "crop_mode": "center"}
+        elif _height(self.size):
+            cfg |= {"crop_pct": 1.0, "crop_mode": "squash"}
         return cfg
 
 
@@ -155,12 +172,15 @@ def read_huggingface(config: Mapping[str, Any], source: Mapping[str, Any], path:
                               f"blocks.{min(found, settings.num_hidden_layers)}")
     if "reg_token" in state:
         state = fold_class_position(state)
+    height, width = settings.image_size if isinstance(settings.image_size, tuple) else (settings.image_size,) * 2
+    cfg: dict[str, Any] = {"input_size": (settings.num_channels, height, width)}
     processor = path.parent / "preprocessor_config.json"
-    cfg = _validated(_Processor, load_json(processor), processor).pretrained_cfg() if processor.is_file() else {}
+    if processor.is_file():
+        cfg |= _validated(_Processor, load_json(processor), processor).pretrained_cfg()
     return Checkpoint(state, layout.name, settings.arch(), cfg, is_mae=model_type == "vit_mae", dropped=dropped)
 
 
-def _validated[M: BaseModel](schema: type[M], values: Mapping[str, Any], path: Path) -> M:
+def _validated(schema: type[M], values: Mapping[str, Any], path: Path) -> M:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -168,7 +188,10 @@ def _validated[M: BaseModel](schema: type[M], values: Mapping[str, Any], path: P
         raise CheckpointError(f"{path}: {faults}") from None
 
 
-def _sides(size: int | dict[str, int] | None) -> tuple[int, int] | None:
-    if isinstance(size, dict):
-        return (size["height"], size["width"]) if {"height", "width"} <= size.keys() else None
-    return (size, size) if size else None
+def _height(size: int | dict[str, int] | None) -> int | None:
+    return size.get("height") if isinstance(size, dict) else size
+
+
+def _plain(sides: int | tuple[int, int]) -> int | tuple[int, int]:
+    """One number for a square, so that equal architectures compare equal."""
+    return sides[0] if isinstance(sides, tuple) and sides[0] == sides[1] else sides

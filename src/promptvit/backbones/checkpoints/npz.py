@@ -6,7 +6,7 @@ each block ``Transformer/encoderblock_{i}/``: ``LayerNorm_0`` and ``LayerNorm_2`
 [in, out]. The shape of the attention kernels tells the number of heads, so this format needs no ``arch``.
 """
 
-import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from promptvit.backbones.checkpoints.state import Checkpoint, CheckpointError, Layout, convert, depth
+from promptvit.backbones.checkpoints.state import Checkpoint, CheckpointError, Layout, convert, depth, square_image
 
 _BLOCK = r"Transformer/encoderblock_(\d+)/"
 _ATTENTION = _BLOCK + "MultiHeadDotProductAttention_1/"
@@ -52,10 +52,9 @@ def read_in21k(arrays: Mapping[str, np.ndarray], path: Path) -> Checkpoint:
     query = arrays["Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"]
     arch: dict[str, Any] | None = None
     if query.ndim == 3:
-        width, _, *patch = state["patch_embed.proj.weight"].shape
-        side = math.isqrt(state["pos_embed"].shape[1] - 1)  # published grids are square
+        width, patch = state["patch_embed.proj.weight"].shape[::3]
         arch = {
-            "img_size": (side * patch[0], side * patch[1]), "patch_size": tuple(patch), "embed_dim": width, "depth": depth(state),
+            "img_size": square_image(state), "patch_size": patch, "embed_dim": width, "depth": depth(state),
             "num_heads": query.shape[1], "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width, "num_classes": 0,
         }
     return Checkpoint(state, IN21K.name, arch, dropped=dropped)
@@ -65,13 +64,15 @@ def _oriented(key: str, array: np.ndarray, path: Path) -> np.ndarray:
     """JAX kernels end with the output dimension, torch's begin with it; heads are merged into the width."""
     if array.dtype.kind != "f":
         raise CheckpointError(f"{path}: {key} has the type {array.dtype}, not floating-point numbers")
-    name = key.rpartition("MultiHeadDotProductAttention_1/")[2]
-    if name in ("query/kernel", "key/kernel", "value/kernel"):
-        return array.reshape(len(array), -1).T if array.ndim else array
-    if name in ("query/bias", "key/bias", "value/bias"):
-        return array.reshape(-1)
-    if name == "out/kernel":
-        return array.reshape(-1, array.shape[-1]).T if array.ndim else array
-    if name == "embedding/kernel" and array.ndim == 4:
-        return array.transpose(3, 2, 0, 1)  # HWIO -> OIHW
-    return array.T if key.endswith("/kernel") else array
+    try:
+        if re.search("/(?:query|key|value)/kernel$", key):
+            return array.reshape(array.shape[0], -1).T
+        if re.search("/(?:query|key|value)/bias$", key):
+            return array.reshape(-1)
+        if key.endswith("/out/kernel"):
+            return array.reshape(-1, array.shape[-1]).T
+        if key == "embedding/kernel":
+            return array.transpose(3, 2, 0, 1)  # HWIO -> OIHW
+        return array.T if key.endswith("/kernel") else array
+    except (ValueError, IndexError):
+        raise CheckpointError(f"{path}: wrong shape: {key} is {list(array.shape)}") from None

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from promptvit.backbones.checkpoints.state import (
-    BLOCK, LAYER_SCALE, PARAM, VIT, Checkpoint, Layout, convert, depth, fold_class_position,
+    BLOCK,
+    LAYER_SCALE,
+    PARAM,
+    VIT,
+    Checkpoint,
+    Layout,
+    convert,
+    depth,
+    fold_class_position,
+    square_image,
 )
 
 MAE = Layout("mae", keep=((f"({VIT})", r"\1"),), drop=r"mask_token|decoder_.+")
@@ -55,7 +64,7 @@ def read_mocov3(source: Mapping[str, Any], path: Path, arch: Any = None) -> Chec
     state, dropped = convert(source, layout, path)
     known = _MOCO_V3_ARCHS.get(arch) if isinstance(arch, str) else None
     if known and (known["embed_dim"], known["depth"]) == (state["pos_embed"].shape[-1], depth(state)):
-        return Checkpoint(state, layout.name, {**known, "img_size": 224, "num_classes": 0}, dropped=dropped)
+        return Checkpoint(state, layout.name, {**known, "img_size": square_image(state), "num_classes": 0}, dropped=dropped)
     return Checkpoint(state, layout.name, dropped=dropped)
 
 

@@ -1,5 +1,6 @@
 """From the names of a published file to timm's names: one table per format, one function that applies any of them."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ class Checkpoint:
     Attributes:
         state: tensors by timm 1.x name, in the stored precision, without classifier head, projector, decoder or momentum encoder.
         format: ``in21k-npz``, ``mae``, ``mocov3``, ``dino``, ``dinov2``, ``timm``, ``hf-vit``, ``hf-vitmae`` or ``hf-dinov2``.
-        arch: what the file itself says: ``{"name": timm name, **model_args}`` or arguments of timm's ``VisionTransformer``; None
-            if it cannot tell. Head counts are never guessed from the width.
+        arch: what the file itself says: ``{"name": timm name, **model_args}``, or arguments of timm's ``VisionTransformer`` where
+            ``norm_eps`` stands for the LayerNorm's; None if it cannot tell. Head counts are never guessed from the width.
         pretrained_cfg: ``mean``, ``std``, ``input_size``, ``interpolation``, ``crop_pct`` and ``crop_mode``, as far as the file says.
         is_mae: whether masked autoencoding made the weights.
         dropped: names in the file that the backbone does not use.
@@ -98,7 +99,7 @@ def convert(source: Mapping[str, Any], layout: Layout, path: Path) -> tuple[dict
         raise CheckpointError(f"{path}: unexpected keys for the format {layout.name}: {listing(unexpected)}")
     state = _stack_qkv(state, path)
     if missing := _missing(state, layout):
-        raise CheckpointError(f"{path}: missing keys for the format {layout.name}: {listing(missing)}")
+        raise CheckpointError(f"{path}: missing keys for the format {layout.name} (blocks must be alike): {listing(missing)}")
     _check_shapes(state, path)
     return state, tuple(dropped)
 
@@ -106,6 +107,11 @@ def convert(source: Mapping[str, Any], layout: Layout, path: Path) -> tuple[dict
 def depth(state: Mapping[str, Tensor]) -> int:
     """Number of blocks of a flat ViT."""
     return len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+
+
+def square_image(state: Mapping[str, Tensor]) -> int:
+    """Pixels per side of the image that a class token and a square grid of positions [1, 1 + N, D] stand for."""
+    return math.isqrt(state["pos_embed"].shape[1] - 1) * state["patch_embed.proj.weight"].shape[-1]
 
 
 def fold_class_position(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -121,7 +127,7 @@ def fold_class_position(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def listing(keys: list[str], most: int = 8) -> str:
     """The first keys, and how many more there are."""
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
+    return ", ".join(key if key.isprintable() else repr(key) for key in keys[:most]) + more
 
 
 def _translate(key: str, layout: Layout) -> str | None:
@@ -180,6 +186,13 @@ def _missing(state: Mapping[str, Tensor], layout: Layout) -> list[str]:
 
 
 def _check_shapes(state: Mapping[str, Tensor], path: Path) -> None:
+    """Blocks must be alike and tokens as wide as the patches; all else shows when the architecture is known."""
+    kernel = state["patch_embed.proj.weight"]
+    if kernel.ndim != 4:
+        raise CheckpointError(f"{path}: wrong shape: patch_embed.proj.weight is {list(kernel.shape)}, not [width, channels, height, width]")
+    for name in ("cls_token", "reg_token", "pos_embed"):
+        if name in state and (state[name].ndim != 3 or state[name].shape[::2] != (1, len(kernel)) or not state[name].numel()):
+            raise CheckpointError(f"{path}: wrong shape: {name} is {list(state[name].shape)}, not [1, tokens, {len(kernel)}]")
     for stack, blocks in _stacks(state).items():
         for number, tensors in blocks.items():
             for name, tensor in tensors.items():

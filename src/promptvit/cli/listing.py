@@ -1,0 +1,34 @@
+"""``promptvit list``: what there is."""
+
+import json
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class What(str, Enum):
+    """Kinds of things to list."""
+
+    methods = "methods"
+    backbones = "backbones"
+    datasets = "datasets"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("list")(show)
+
+
+def show(
+    what: Annotated[What, typer.Argument(help="What to list.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Names of methods, backbones or data sets.
+
+    Example: `promptvit list methods`
+    """
+    import promptvit
+
+    names = {What.methods: promptvit.list_methods, What.backbones: promptvit.list_backbones, What.datasets: promptvit.list_datasets}[what]()
+    print(json.dumps(names) if as_json else "\n".join(names))

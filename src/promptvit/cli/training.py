@@ -1,0 +1,109 @@
+"""``promptvit train`` and ``promptvit demo``."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+Option = typer.Option
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(train)
+    app.command()(demo)
+
+
+def train(
+    backbone: Annotated[str, Option(help="Bundled or timm name, hf:owner/name, or a checkpoint file.")],
+    method: Annotated[str, Option(help="See `promptvit list methods`.")],
+    data: Annotated[str, Option(help="See `promptvit list datasets`; `folder` reads --data-root.")],
+    data_root: Annotated[Path | None, Option(help="Where the data set lies.")] = None,
+    arch: Annotated[str | None, Option(help="timm name for checkpoint files that cannot tell theirs.")] = None,
+    image_size: Annotated[int | None, Option(help="Pixels; default: the weights' own.")] = None,
+    init: Annotated[str | None, Option(help="How prompts start: uniform, random, kmeans, mean, max.")] = None,
+    epochs: Annotated[int | None, Option(help="Passes over the training split.")] = None,
+    num_prompts: Annotated[int | None, Option(help="Prompt tokens.")] = None,
+    lr: Annotated[float | None, Option(help="Peak learning rate; default: the method's own.")] = None,
+    shots: Annotated[int | None, Option(help="Training images per class.")] = None,
+    seed: Annotated[int | None, Option(help="Of initialisation, dropout, split and order.")] = None,
+    out: Annotated[Path | None, Option(help="Run folder; default: runs/<data>-<method>-...")] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on from the last finished epoch.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Unreadable image files are errors.")] = False,
+    settings: Annotated[list[str] | None, Option("--set", help="key=value: any other setting or option of the method.")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print result.json.")] = False,
+) -> None:
+    """Tune a method on a data set and score it once on the test split.
+
+    Example: `promptvit train --backbone mae-tiny --method lspt --data digits --shots 20 --epochs 30`
+    """
+    from promptvit.training import train as run
+
+    given: dict[str, Any] = {
+        "backbone": backbone, "method": method, "data": data, "data_root": str(data_root) if data_root else None, "arch": arch, "image_size": image_size,
+        "epochs": epochs, "lr": lr, "shots": shots, "seed": seed, "out": str(out) if out else None, "strict": strict,
+    }
+    given |= {key: value for key, value in (("init", init), ("num_prompts", num_prompts)) if value is not None}
+    result = run(resume=resume, **given | parse_settings(settings or []))
+    if as_json:
+        print(json.dumps(result.result, indent=2))
+        return
+    row = result.result
+    console = Console()
+    console.print(results_table([row]))
+    console.print(f"run folder: {result.run_dir}", highlight=False)
+    console.print(f"use it:     promptvit predict {result.run_dir} IMAGE...", highlight=False)
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """``["lr=0.1", "cell=gru"]`` to a dict; values are read as YAML.
+
+    Raises:
+        ValueError: a pair without ``=`` or a value that is no YAML.
+    """
+    values = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set: expected key=value, got {pair!r}")
+        try:
+            values[key.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--set {key}: {value!r} is not a value that YAML reads") from None
+    return values
+
+
+def results_table(rows: list[dict[str, Any]]) -> Table:
+    """Accuracy, trained weights and time of some results."""
+    table = Table("method", "data", "test accuracy", "val accuracy", "trained weights", "share", "seconds")
+    for row in rows:
+        share = row["num_trainable"] / row["num_total"]
+        table.add_row(
+            row["method"], row["dataset"], f"{row['accuracy']:.1%}", f"{row['val_accuracy']:.1%}", f"{row['num_trainable']:,}", f"{share:.2%}",
+            f"{row['train_seconds']:.0f}",
+        )
+    return table
+
+
+def demo(
+    out: Annotated[Path, Option(help="Folder of the demo's runs and pictures.")] = Path("runs/demo"),
+    as_json: Annotated[bool, Option("--json", help="Print summary.json.")] = False,
+) -> None:
+    """The main job in minutes: four methods on few-shot handwritten digits, with the bundled backbone.
+
+    Example: `promptvit demo`
+    """
+    from promptvit.experiments.demo import run_demo
+
+    console = Console(stderr=as_json)
+    summary = run_demo(out, console)
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    console.print(results_table(summary["rows"]))
+    for path in summary["pictures"]:
+        console.print(f"picture: {path}", highlight=False)

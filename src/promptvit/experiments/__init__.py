@@ -1,0 +1,1 @@
+"""Whole jobs built from the library: the demo, and using a finished run."""

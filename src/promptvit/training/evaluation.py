@@ -1,0 +1,48 @@
+"""Score a model on a split."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptvit.data import Split, batches
+from promptvit.model import PromptedModel
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Counts per class: images seen and images named right ``[C]``."""
+
+    seen: Tensor
+    right: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all images that were named right, in 0..1."""
+        return float(self.right.sum() / self.seen.sum().clamp_min(1))
+
+    def per_class(self, classes: list[str]) -> dict[str, float | None]:
+        """Share per class; None where the split has no image of it."""
+        shares = (self.right / self.seen.clamp_min(1)).tolist()
+        return {name: share if count else None for name, share, count in zip(classes, shares, self.seen.tolist(), strict=True)}
+
+
+@torch.no_grad()
+def evaluate(
+    model: PromptedModel, split: Split, *, batch_size: int = 64, workers: int = 2, progress: Callable[[int], None] = lambda images: None
+) -> Scores:
+    """Accuracy of ``model`` on every image of ``split``, once. ``progress`` is told how many images were done."""
+    was_training = model.training
+    model.eval()
+    device = next(model.head.parameters()).device
+    seen = torch.zeros(len(model.classes), dtype=torch.long)
+    right = seen.clone()
+    for batch in batches(split, model.preprocessing, batch_size=batch_size, workers=workers):
+        logits = model(model.preprocessing.normalized(batch.images.to(device)))
+        hits = batch.labels[logits.argmax(dim=-1).cpu() == batch.labels]
+        seen += batch.labels.bincount(minlength=len(seen))
+        right += hits.bincount(minlength=len(seen))
+        progress(len(batch.labels))
+    model.train(was_training)
+    return Scores(seen, right)

@@ -1,0 +1,198 @@
+"""The training loop: one run from settings to a scored adapter. Read it top to bottom."""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from promptvit.backbones.base import Backbone
+from promptvit.backbones.loading import load_backbone
+from promptvit.data import Dataset, batches, load_dataset
+from promptvit.model import PromptedModel, create_model
+from promptvit.training.evaluation import evaluate
+from promptvit.training.optimization import build_optimizer, set_rate
+from promptvit.training.progress import Bar
+from promptvit.training.run import Epoch, RunFolder
+from promptvit.training.settings import TrainSettings, resolve
+
+log = logging.getLogger(__name__)
+
+
+class Diverged(FloatingPointError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What :func:`train` returns: where everything lies, the content of ``result.json``, and the tuned model."""
+
+    run_dir: Path
+    result: dict[str, Any]
+    model: PromptedModel
+
+
+def train(*, resume: bool = False, loaded_backbone: Backbone | None = None, **settings: Any) -> RunResult:
+    """Tune a method on a data set, score it once on the test split, and write the run folder.
+
+    Args:
+        resume: go on from the folder's last finished epoch; the numbers equal those of an uninterrupted run.
+        loaded_backbone: use this backbone instead of loading ``settings["backbone"]`` again.
+        **settings: see :class:`TrainSettings`; other keys are options of the method.
+
+    Raises:
+        ValueError: a bad setting or data set. FileExistsError, PermissionError: a run folder that cannot be used.
+        Diverged: the loss became NaN or infinite; the best adapter until then is kept.
+    """
+    chosen = resolve(**settings)
+    accelerator = Accelerator(mixed_precision=chosen.precision)
+    dataset = load_dataset(chosen.data, root=chosen.data_root, data_seed=chosen.data_seed, shots=chosen.shots, strict=chosen.strict)
+    backbone = loaded_backbone or load_backbone(
+        chosen.backbone, pretrained=chosen.pretrained, arch=chosen.arch, image_size=chosen.image_size, seed=chosen.seed
+    )
+    model = create_model(
+        backbone.to(accelerator.device), chosen.method, len(dataset.classes), classes=dataset.classes, head_init=chosen.head_init,
+        seed=chosen.seed, **chosen.options,
+    )
+    chosen = chosen.model_copy(update={"options": model.method.config.model_dump(mode="json"), "augment": chosen.augment or dataset.augment})
+    folder = RunFolder(chosen, resume)
+    for note in dataset.notes:
+        log.info(note)
+    with torch.random.fork_rng():
+        run = Run(chosen, model, dataset, accelerator)
+        saved = folder.load_state()
+        run.restore(saved) if saved else run.start_from_data()
+        try:
+            run.fit(folder)
+        except Diverged:
+            run.finish(folder, status="diverged")
+            raise
+        return RunResult(folder.path, run.finish(folder, status="ok"), model)
+
+
+class Run:
+    """What changes while a run trains: the model, its optimiser, the history and the best weights so far."""
+
+    def __init__(self, settings: TrainSettings, model: PromptedModel, dataset: Dataset, accelerator: Accelerator) -> None:
+        self.settings, self.model, self.dataset, self.accelerator = settings, model, dataset, accelerator
+        self.optimizer = accelerator.prepare(build_optimizer(model, settings))
+        self.history: list[Epoch] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_accuracy = -1.0
+
+    def fit(self, folder: RunFolder) -> None:
+        """Train the epochs that are left, saving the state after each."""
+        settings, images = self.settings, len(self.dataset.splits["train"])
+        title = f"{settings.method} on {settings.data}"
+        with Bar(title, settings.epochs, images, done=len(self.history)) as bar, folder.tensorboard() as board:
+            for epoch in range(len(self.history), settings.epochs):
+                started = time.perf_counter()
+                loss, accuracy, lr = self.train_epoch(epoch, bar)
+                val_accuracy = evaluate(self.model, self.dataset.splits["val"], batch_size=settings.batch_size, workers=settings.workers).accuracy
+                self.history.append(Epoch(epoch + 1, loss, accuracy, val_accuracy, lr, round(time.perf_counter() - started, 3)))
+                if settings.select == "last" or val_accuracy > self.best_accuracy:
+                    self.best, self.best_accuracy = self.trained(), val_accuracy
+                folder.save_state(self.state(), self.history)
+                board(self.history[-1])
+                bar.epoch(epoch + 1, val_accuracy)
+
+    def train_epoch(self, epoch: int, bar: Bar) -> tuple[float, float, float]:
+        """One pass over the training split: mean loss, accuracy, last learning rate."""
+        settings, model, preprocessing = self.settings, self.model, self.model.preprocessing
+        split = self.dataset.splits["train"]
+        steps = math.ceil(len(split) / settings.batch_size)
+        torch.manual_seed(settings.seed * 1_000_003 + epoch)  # dropout is a function of (seed, epoch)
+        model.train()
+        total, right, seen, lr = 0.0, 0, 0, 0.0
+        loader = batches(
+            split, preprocessing, batch_size=settings.batch_size, epoch=epoch, policy=settings.augment or "none", data_seed=settings.data_seed,
+            workers=settings.workers,
+        )
+        for step, batch in enumerate(loader):
+            lr = set_rate(self.optimizer, epoch * steps + step, settings.epochs * steps, settings.warmup)
+            labels = batch.labels.to(self.accelerator.device)
+            with self.accelerator.autocast():
+                outputs = model.outputs(preprocessing.normalized(batch.images.to(self.accelerator.device)))
+                loss = model.method.loss(outputs, labels)
+            if not math.isfinite(loss.item()):
+                raise Diverged(
+                    f"the loss became {loss.item()} in epoch {epoch + 1}, step {step + 1}; try a lower lr (now {settings.lr:g}). "
+                    f"Best adapter so far: {Path(settings.out) / 'adapter' if self.best else 'none'}"
+                )
+            self.accelerator.backward(loss)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            model.method.project()
+            total += loss.item() * len(labels)
+            right += int((outputs[0].argmax(dim=-1) == labels).sum())
+            seen += len(labels)
+            bar.batch(len(labels), total / seen, right / seen)
+        return total / seen, right / seen, lr
+
+    def finish(self, folder: RunFolder, status: str) -> dict[str, Any]:
+        """Put the selected weights back, score them once on the test split, write the adapter and ``result.json``."""
+        settings, model = self.settings, self.model
+        result: dict[str, Any] = {
+            "method": settings.method, "reading": model.method.reading, "backbone": model.backbone.name, "fingerprint": model.backbone.fingerprint,
+            "dataset": self.dataset.name, "seed": settings.seed, "data_seed": settings.data_seed, "split": "test",
+        }
+        scores = None
+        if self.best:
+            self.put(self.best)
+            if status == "ok":
+                scores = evaluate(model, self.dataset.splits["test"], batch_size=settings.batch_size, workers=settings.workers)
+            metrics = {"split": "test", "accuracy": scores.accuracy if scores else None, "val_accuracy": self.best_accuracy}
+            model.save_pretrained(folder.adapter, metrics=metrics)
+        seconds = sum(epoch.seconds for epoch in self.history)
+        result |= {
+            "accuracy": scores.accuracy if scores else None,
+            "val_accuracy": self.best_accuracy if self.best else None,
+            "per_class_accuracy": scores.per_class(model.classes) if scores else None,
+            "num_trainable": model.num_trainable,
+            "num_total": model.num_total,
+            "epochs": len(self.history),
+            "train_seconds": round(seconds, 3),
+            "images_per_second": round(len(self.history) * len(self.dataset.splits["train"]) / seconds, 2) if seconds else None,
+            "settings_hash": settings.hash,
+            "status": status,
+        }
+        folder.write_result(result)
+        model.eval()
+        return result
+
+    def start_from_data(self) -> None:
+        """Prompts that start as token prototypes see training images before the first step."""
+        method, settings, model = self.model.method, self.settings, self.model
+        if not method.needs_data:
+            return
+        generator = torch.Generator().manual_seed(settings.seed)
+        split = self.dataset.splits["train"]
+        loader = batches(split, model.preprocessing, batch_size=settings.batch_size, epoch=0, policy="none", data_seed=settings.data_seed)
+        images = (model.preprocessing.normalized(batch.images.to(self.accelerator.device)) for batch in loader)
+        method.initialize(model.backbone, images, generator)
+
+    def trained(self) -> dict[str, Tensor]:
+        """A copy of everything that learns."""
+        return {name: parameter.detach().cpu().clone() for name, parameter in self.model.trainable_parameters()}
+
+    @torch.no_grad()
+    def put(self, tensors: dict[str, Tensor]) -> None:
+        """The reverse of :meth:`trained`."""
+        for name, parameter in self.model.trainable_parameters():
+            parameter.copy_(tensors[name])
+
+    def state(self) -> dict[str, Any]:
+        """Everything that :meth:`restore` needs."""
+        return {"trained": self.trained(), "optimizer": self.optimizer.state_dict(), "best": self.best, "best_accuracy": self.best_accuracy}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a saved epoch."""
+        self.put(state["trained"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best, self.best_accuracy = state["best"], state["best_accuracy"]
+        self.history = [Epoch(**line) for line in state["history"]]

@@ -1,0 +1,40 @@
+"""Optimiser groups and the learning rate by step."""
+
+import math
+
+import torch
+from torch import nn
+
+from promptvit.model import PromptedModel
+from promptvit.training.settings import TrainSettings
+
+
+def build_optimizer(model: PromptedModel, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Groups for the method and the head; no decay on biases, gates and other tensors of one dimension."""
+    head_lr = settings.lr if settings.head_lr is None else settings.head_lr
+    head_decay = settings.weight_decay if settings.head_weight_decay is None else settings.head_weight_decay
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.trainable_parameters():
+        lr, decay = (head_lr, head_decay) if name.startswith("head.") else (settings.lr, settings.weight_decay)
+        plain = parameter.ndim <= 1 or name.endswith("bias")
+        groups.setdefault((lr, 0.0 if plain else decay), []).append(parameter)
+    listed = [{"params": parameters, "lr": lr, "weight_decay": decay, "peak": lr} for (lr, decay), parameters in groups.items()]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(listed, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(listed, lr=settings.lr)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, step: int, total: int, warmup: float) -> float:
+    """Give every group its peak rate times the schedule; returns the first group's rate."""
+    factor = schedule(step, total, warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """Factor in (0, 1] of step ``step`` of ``total``: linear warm-up over the share ``warmup``, then half a cosine to zero."""
+    warm = warmup * total
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))

@@ -1,0 +1,52 @@
+"""What a person sees while a run trains: one bar with loss, accuracy, images per second and time left."""
+
+import time
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Reporter(Protocol):
+    """Told about every batch and every epoch."""
+
+    def batch(self, images: int, loss: float, accuracy: float) -> None: ...
+    def epoch(self, number: int, val_accuracy: float) -> None: ...
+
+
+class Bar:
+    """A rich progress bar over all images of a run; on a console that is no terminal, one line per tenth of the epochs."""
+
+    def __init__(self, title: str, epochs: int, images_per_epoch: int, done: int = 0, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.epochs = epochs
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
+            TextColumn("{task.fields[state]}"), TimeRemainingColumn(compact=True),
+            console=self.console, transient=True, disable=not self.console.is_terminal,
+        )
+        total = epochs * images_per_epoch
+        self.task = self.progress.add_task(title, total=total, completed=done * images_per_epoch, state="")
+        self.title, self.val_accuracy, self.images, self.started = title, 0.0, 0, time.perf_counter()
+
+    def __enter__(self) -> "Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def batch(self, images: int, loss: float, accuracy: float) -> None:
+        """One step over ``images`` images with the epoch's running loss and training accuracy."""
+        self.images += images
+        rate = self.images / (time.perf_counter() - self.started)
+        state = f"loss {loss:.3f}  train {accuracy:.1%}  val {self.val_accuracy:.1%}  {rate:.0f} img/s"
+        self.progress.update(self.task, advance=images, state=state)
+        self.loss = loss
+
+    def epoch(self, number: int, val_accuracy: float) -> None:
+        """Epoch ``number`` (from 1) ended with this validation accuracy."""
+        self.val_accuracy = val_accuracy
+        if not self.console.is_terminal and (number == self.epochs or number % max(1, self.epochs // 10) == 0):
+            self.console.print(f"{self.title}: epoch {number}/{self.epochs}  loss {self.loss:.3f}  val {val_accuracy:.1%}", highlight=False)

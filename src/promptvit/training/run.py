@@ -1,0 +1,137 @@
+"""The run folder: what it holds, and how it is written so that a killed run loses nothing it had finished."""
+
+import json
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from promptvit import files
+from promptvit.training.settings import TrainSettings
+
+
+@dataclass
+class Epoch:
+    """One line of ``metrics.jsonl``; accuracies in 0..1, time in seconds."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_accuracy: float
+    lr: float
+    seconds: float
+
+
+class RunFolder:
+    """Files of one run.
+
+    Raises:
+        FileExistsError: the folder holds something and ``resume`` is false.
+        ValueError: ``resume``, but the folder holds a run with other settings.
+    """
+
+    def __init__(self, settings: TrainSettings, resume: bool) -> None:
+        self.path = Path(settings.out)
+        self.adapter = self.path / "adapter"
+        self.state = self.path / "checkpoint" / "state.pt"
+        if self.path.is_file():
+            raise FileExistsError(f"out: {self.path} is a file; give a folder")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            self._check_own(settings, resume)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            files.write_text(self.path / "config.yaml", yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        except OSError as error:
+            raise PermissionError(f"out: cannot write to {self.path} ({error.strerror}); choose another folder") from None
+        files.write_json(self.path / "environment.json", environment())
+
+    def _check_own(self, settings: TrainSettings, resume: bool) -> None:
+        config = self.path / "config.yaml"
+        if not config.is_file():
+            raise FileExistsError(f"out: {self.path} is not empty and holds no run; choose another folder")
+        if not resume:
+            raise FileExistsError(f"out: {self.path} already holds a run; pass --resume to go on with it, or choose another folder")
+        before = TrainSettings(**yaml.safe_load(config.read_text(encoding="utf-8")))
+        if before.hash != settings.hash:
+            old, new = before.model_dump(), settings.model_dump()
+            changed = ", ".join(f"{key}: {old[key]!r} then, {new[key]!r} now" for key in old if old[key] != new[key])
+            raise ValueError(f"resume: {self.path} was started with other settings ({changed}); use those, or another folder")
+
+    def save_state(self, state: dict[str, Any], history: list[Epoch]) -> None:
+        """Keep everything that is needed to go on; the state last, so that it never claims more than there is."""
+        lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)
+        files.write_text(self.path / "metrics.jsonl", lines)
+        with files.atomic(self.state) as temporary:
+            torch.save({**state, "history": [asdict(epoch) for epoch in history]}, temporary)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The last saved state, or None."""
+        if not self.state.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"resume: {self.state} is damaged ({type(error).__name__}); delete the folder and start again") from None
+        return state
+
+    @contextmanager
+    def tensorboard(self) -> Iterator[Callable[[Epoch], None]]:
+        """A function that shows an epoch in ``tensorboard/``; does nothing where tensorboard is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            yield lambda epoch: None
+            return
+        writer = SummaryWriter(self.path / "tensorboard")
+
+        def show(epoch: Epoch) -> None:
+            for name in ("train_loss", "train_accuracy", "val_accuracy", "lr"):
+                writer.add_scalar(name, getattr(epoch, name), epoch.epoch)
+            writer.flush()
+
+        try:
+            yield show
+        finally:
+            writer.close()
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write ``result.json``."""
+        files.write_json(self.path / "result.json", result)
+
+
+def read_settings(run: Path) -> TrainSettings:
+    """Settings of a run folder.
+
+    Raises:
+        ValueError: it holds no readable ``config.yaml``.
+    """
+    try:
+        return TrainSettings(**yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"run: {run} holds no readable config.yaml ({type(error).__name__}); give a run folder") from None
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware kind; nothing that names the machine or its user."""
+    packages = ("promptvit", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,98 @@
+"""All settings of a run, typed and complete; what a run folder stores as ``config.yaml``."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptvit.config import checked
+from promptvit.errors import unknown
+from promptvit.heads.classification import HeadInit
+from promptvit.methods import method_class
+
+WHERE = ("out", "workers", "data_root")  # where and how fast, not what: no part of the settings hash
+
+
+class TrainSettings(BaseModel):
+    """Settings of one run.
+
+    Attributes:
+        backbone, pretrained, arch, image_size: see :func:`promptvit.load_backbone`.
+        method, options: the method's name and its own options.
+        data, data_root, shots, strict: the data set, where it lies, K images per class, unreadable files as errors.
+        augment: training augmentation; None takes the data set's own.
+        epochs, batch_size: passes over the training split, images per step.
+        optimizer, lr, momentum, weight_decay: the rate as the optimiser gets it; None takes the method's own.
+        head_lr, head_weight_decay: for the head; None: the same as for the method.
+        warmup: share of the steps with a linearly rising rate; then half a cosine to zero.
+        select: ``best`` keeps the epoch with the highest validation accuracy (the earliest on ties), ``last`` the last one.
+        precision: ``no`` is float32.
+        head_init: see :class:`LinearHead`.
+        seed: initialisation and dropout.
+        data_seed: split, order, augmentation; None: the same as ``seed``.
+        out: the run folder.
+        workers: threads that decode images.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    backbone: str
+    method: str
+    data: str
+    pretrained: bool = True
+    arch: str | dict[str, Any] | None = None
+    image_size: int | None = Field(None, ge=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+    data_root: str | None = None
+    shots: int | None = Field(None, ge=1)
+    strict: bool = False
+    augment: str | None = None
+    epochs: int = Field(50, ge=1)
+    batch_size: int = Field(32, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    head_lr: float | None = Field(None, gt=0)
+    head_weight_decay: float | None = Field(None, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    select: Literal["best", "last"] = "best"
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    head_init: HeadInit = "small"
+    seed: int = Field(0, ge=0)
+    data_seed: int = Field(ge=0)
+    out: str
+    workers: int = Field(2, ge=1)
+
+    @property
+    def hash(self) -> str:
+        """Identity of a run: twelve hex digits over everything that can change its numbers."""
+        values = self.model_dump(mode="json", exclude=set(WHERE))
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def resolve(**given: Any) -> TrainSettings:
+    """Complete the settings. Keys that are no setting are taken as options of the method.
+
+    Raises:
+        ValueError: an unknown key (with the nearest names) or a bad value.
+    """
+    for key, listing in (("backbone", "backbones"), ("method", "methods"), ("data", "datasets")):
+        if not given.get(key):
+            raise ValueError(f"{key}: missing; `promptvit list {listing}` shows what there is")
+    method = method_class(given["method"])
+    values = {key: value for key, value in given.items() if key in TrainSettings.model_fields and value is not None}
+    options = {**values.pop("options", {}), **{key: value for key, value in given.items() if key not in TrainSettings.model_fields}}
+    valid = [*TrainSettings.model_fields, *method.Config.model_fields]
+    for key in options:
+        if key not in method.Config.model_fields:
+            raise ValueError(unknown(f"setting or option of {given['method']}", key, valid))
+    values["options"] = {key: value for key, value in options.items() if value is not None}
+    values.setdefault("lr", method.lr)
+    values.setdefault("data_seed", values.get("seed", 0))
+    name = f"{given['data']}-{given['method']}-{Path(str(given['backbone'])).name}-seed{values.get('seed', 0)}".replace("/", "-")
+    values.setdefault("out", str(Path("runs") / name))
+    values["out"] = str(values["out"])
+    return checked(TrainSettings, values, "setting")
