@@ -109,7 +109,7 @@ class PreparedModel:
 
     def __init__(self, model: PromptedModel) -> None:
         trains_backbone = any(p.requires_grad for p in model.backbone.parameters())
-        self.backbone = copy.deepcopy(model.backbone) if trains_backbone else model.backbone
+        self.backbone = copy.deepcopy(model.backbone).eval() if trains_backbone else model.backbone
         self.method = copy.deepcopy(model.method).eval().requires_grad_(False)
         self.head = copy.deepcopy(model.head).eval().requires_grad_(False)
         self.classes = list(model.classes)

@@ -196,7 +196,13 @@ class Backbone(nn.Module):
 
     def patchify(self, images: Tensor) -> Tensor:
         """Patch embeddings ``[B, N, D]`` before positions."""
-        raise NotImplementedError
+        if tuple(images.shape[-2:]) != tuple(self.model.patch_embed.img_size):
+            raise ValueError(
+                f"images: {self.name} expects {'x'.join(map(str, self.model.patch_embed.img_size))} pixels, got "
+                f"{'x'.join(map(str, images.shape[-2:]))}; resize them, or load the backbone with image_size="
+            )
+        x = self.model.patch_embed(images)
+        return x.flatten(1, 2) if x.ndim == 4 else x
 
     def positions(self) -> Tensor:
         """Absolute positions ``[1, P+N, D]`` of the tokens that enter block 0; zero rows where there is none."""

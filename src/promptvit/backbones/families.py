@@ -2,13 +2,17 @@
 
 from typing import Any
 
+from timm.models.eva import Eva as TimmEva
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from promptvit.backbones.base import Backbone
+from promptvit.backbones.eva import Eva
+from promptvit.backbones.swin import Swin
 from promptvit.backbones.vit import ViT
 
-FAMILIES: dict[type[nn.Module], type[Backbone]] = {VisionTransformer: ViT}
+FAMILIES: dict[type[nn.Module], type[Backbone]] = {VisionTransformer: ViT, TimmEva: Eva, SwinTransformer: Swin}
 
 
 def wrap(model: nn.Module, **facts: Any) -> Backbone:

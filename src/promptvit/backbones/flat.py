@@ -107,7 +107,35 @@ class FlatBlock(Block):
 
 
 class FlatBackbone(Backbone):
-    """Readout of a sequence ``[prefix, patches]``: which rows, and the norm before or after their mean."""
+    """A sequence ``[prefix, patches]`` from start to end: the tokens that enter block 0, and the readout.
+
+    Attributes:
+        pools_prefix: the model's attention pooling (``map``) also reads the prefix.
+    """
+
+    pools_prefix: bool = True
+
+    def __init__(self, model: Any, **facts: Any) -> None:
+        super().__init__(model, **facts)
+        self.width = model.embed_dim
+        self.widths = [self.width] * len(model.blocks)
+        self.grid = model.patch_embed.grid_size
+        self.patch_size = model.patch_embed.patch_size
+        self.num_prefix_tokens = model.num_prefix_tokens
+
+    def positions(self) -> Tensor:
+        table = self.model.pos_embed
+        rows, width = self.num_prefix_tokens, self.width
+        if table is None:
+            return self.model.patch_embed.proj.weight.new_zeros(1, rows + self.grid[0] * self.grid[1], width)
+        if self.model.no_embed_class:
+            return torch.cat([table.new_zeros(1, rows, width), table], dim=1)
+        return table
+
+    def embed(self, images: Tensor) -> Tensor:
+        x = self.patchify(images)
+        prefix = [token.expand(len(x), -1, -1) for token in (self.model.cls_token, self.model.reg_token) if token is not None]
+        return self.model.norm_pre(torch.cat([*prefix, x], dim=1) + self.positions())
 
     def final_norm(self) -> nn.Module:
         """The norm that acts on tokens: ``norm``, or ``fc_norm`` where the model has only that."""
@@ -137,7 +165,7 @@ class FlatBackbone(Backbone):
             if self.model.attn_pool is None:
                 raise ValueError(f"pool: {self.name} has no attention pooling; use cls, mean, prompts or patches+prompts")
             tokens = self.final_norm()(x)
-            return self.model.fc_norm(self.model.attn_pool(tokens if self.model.pool_include_prefix else tokens[:, self.num_prefix_tokens :]))
+            return self.model.fc_norm(self.model.attn_pool(tokens if self.pools_prefix else tokens[:, self.num_prefix_tokens :]))
         rows = pool.removeprefix("norm+")
         if rows == "prompts":
             if prompts is None:

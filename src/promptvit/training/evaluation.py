@@ -20,12 +20,12 @@ class Scores:
     @property
     def accuracy(self) -> float:
         """Share of all images that were named right, in 0..1."""
-        return float(self.right.sum() / self.seen.sum().clamp_min(1))
+        return int(self.right.sum()) / max(1, int(self.seen.sum()))
 
     def per_class(self, classes: list[str]) -> dict[str, float | None]:
         """Share per class; None where the split has no image of it."""
-        shares = (self.right / self.seen.clamp_min(1)).tolist()
-        return {name: share if count else None for name, share, count in zip(classes, shares, self.seen.tolist(), strict=True)}
+        counts = zip(classes, self.right.tolist(), self.seen.tolist(), strict=True)
+        return {name: right / seen if seen else None for name, right, seen in counts}
 
 
 @torch.no_grad()

@@ -1,0 +1,95 @@
+"""Image files to plain 8-bit RGB, whatever was stored, and one error for everything that cannot be used."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 80_000_000  # 240 MB once decoded; below the size at which Pillow itself starts to warn
+MAX_RATIO = 100  # long side to short side: scaling the short side of a 1 x 60000 strip up would fill the memory
+
+Image.init()
+# Photographs and screenshots. Formats that run an interpreter (EPS) or hold no single picture stay closed.
+FORMATS = tuple(sorted({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"} & Image.OPEN.keys()))
+
+
+class BadImage(ValueError):
+    """A file that cannot be used as an image: ``path`` and ``reason``."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = Path(path), reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read an image file whole: upright by its EXIF tag, the first frame, transparency on white, 16-bit grey scaled to 8.
+
+    Args:
+        path: a file in one of :data:`FORMATS`, whatever its name ends with.
+
+    Returns:
+        An RGB image that keeps no file open.
+
+    Raises:
+        BadImage: no such file, empty, truncated, no image, more than :data:`MAX_PIXELS` pixels or sides beyond 1 : :data:`MAX_RATIO`
+            (both seen from the header, before anything is decoded), or pixels without a known range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadImage(path, "not a regular file" if path.exists() else "no such file")
+    try:
+        if path.stat().st_size == 0:
+            raise BadImage(path, "empty file")
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(path, *image.size)
+            image.load()
+            _turn_upright(image)
+            return _to_rgb(path, image)
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(path, f"not an image ({', '.join(FORMATS)} are read)") from None
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which may be set to anything
+        raise BadImage(path, f"too many pixels ({error})") from None
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        raise BadImage(path, f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImage(path, f"too many pixels ({width} x {height} is more than {MAX_PIXELS:,})")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise BadImage(path, f"{width} x {height}: one side is more than {MAX_RATIO} times the other")
+
+
+def _turn_upright(image: Image.Image) -> None:
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # a broken EXIF block says nothing about the pixels: keep them as they are stored
+        return
+
+
+def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bit(path, image)
+    if image.mode == "F":
+        raise BadImage(path, "floating-point pixels have no known range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(path: Path, image: Image.Image) -> Image.Image:
+    """Pillow's own conversion clips at 255 instead of scaling."""
+    values = np.array(image, dtype=np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise BadImage(path, f"pixels from {values.min()} to {values.max()} do not fit 16 bits; save it with 8 or 16 bits")
+    if "transparency" in image.info:
+        values[values == image.info["transparency"]] = 65535
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")

@@ -1,0 +1,160 @@
+"""Batches of uint8 pixels for training and evaluation; each image is decoded once. Normalisation is left to the device."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from promptvit.data import augment
+from promptvit.data.base import Split
+from promptvit.data.seeding import Purpose, generator, shuffled
+from promptvit.errors import unknown
+from promptvit.preprocessing import Preprocessing
+
+MEMORY_BUDGET = 2 * 2**30  # bytes of decoded pixels kept per split
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``images [B, 3, H, W]`` uint8, ``labels [B]`` and ``indices [B]`` (places in the split) int64."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class Pixels:
+    """The resized, uncropped images of a split: ``pixels[i]`` is ``[3, h, w]`` uint8, to be read and not changed.
+
+    Images are kept in memory until ``budget`` bytes are full; the others are decoded again each time. Safe to share among threads.
+    """
+
+    def __init__(self, split: Split, preprocessing: Preprocessing, budget: int = MEMORY_BUDGET) -> None:
+        self.split, self.preprocessing, self.left = split, preprocessing, budget
+        self.kept: dict[int, np.ndarray] = {}
+        self.lock = Lock()
+
+    @classmethod
+    def of(cls, split: Split, preprocessing: Preprocessing) -> "Pixels":
+        """The split's pixels for this preprocessing: the same object in every epoch. Those of another preprocessing are let go."""
+        if preprocessing not in split.kept:
+            split.kept = {preprocessing: cls(split, preprocessing)}
+        pixels: Pixels = split.kept[preprocessing]
+        return pixels
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        found = self.kept.get(index)
+        if found is not None:
+            return found
+        decoded = _array(self.preprocessing.resized(self.split.image(index)))
+        with self.lock:
+            if index not in self.kept and decoded.nbytes <= self.left:
+                self.left -= decoded.nbytes
+                self.kept[index] = decoded
+        return decoded
+
+
+def batches(
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    epoch: int | None = None,
+    policy: str = "none",
+    data_seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 2,
+) -> Iterator[Batch]:
+    """Every image of ``split`` once, in batches that are made ahead by threads.
+
+    Args:
+        split: where the images come from; it keeps their decoded pixels.
+        preprocessing: the backbone's; ``H, W`` of a batch is its ``size``.
+        batch_size: images per batch and process; the last batch may be smaller.
+        epoch: None is evaluation: the split's order and the centre crop. A number is a training epoch, from 0: an order and an
+            augmentation of its own.
+        policy: training augmentation, one of :data:`promptvit.data.augment.POLICIES`; unused in evaluation.
+        data_seed: of order and augmentation; 0 or more. They depend on nothing but (data_seed, epoch, index).
+        rank, world: this process and their number. Process ``r`` takes every ``world``-th image of each global batch of
+            ``batch_size * world``, so 2 x 16 see what 1 x 32 sees. All processes get equally many batches; the last may be empty.
+        workers: threads that decode and crop.
+
+    Raises:
+        ValueError: an argument out of range; at once, not at the first batch.
+        BadImage: a file that cannot be decoded, when its batch is due.
+    """
+    if policy not in augment.POLICIES:
+        raise ValueError(unknown("augmentation", policy, augment.POLICIES))
+    for name, value in (("batch_size", batch_size), ("world", world), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name}: must be 1 or more, got {value}")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank: must be in 0..{world - 1}, got {rank}")
+    if epoch is None:
+        policy, order = "none", np.arange(len(split))
+        rows = np.empty((len(split), 0))
+    else:
+        order = shuffled(len(split), generator(data_seed, Purpose.ORDER, epoch))
+        rows = augment.draws(policy, len(split), data_seed, epoch)
+    step = batch_size * world
+    chunks = [order[start : start + step][rank::world] for start in range(0, len(order), step)]
+    return _ahead(_Maker(split, preprocessing, policy, rows), chunks, workers)
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    """RGB image to ``[3, h, w]`` uint8."""
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+
+class _Maker:
+    """Makes single batches. Only numpy and Pillow in here: each thread that calls torch would start a pool of threads of its own."""
+
+    def __init__(self, split: Split, preprocessing: Preprocessing, policy: str, rows: np.ndarray) -> None:
+        self.split, self.preprocessing, self.policy, self.rows = split, preprocessing, policy, rows
+        self.pixels = Pixels.of(split, preprocessing)
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        images = np.empty((len(indices), 3, *self.preprocessing.size), dtype=np.uint8)
+        for place, index in enumerate(indices.tolist()):
+            images[place] = self.view(index)
+        return images
+
+    def view(self, index: int) -> np.ndarray:
+        """What is seen of one image, ``[3, H, W]``."""
+        size, row = self.preprocessing.size, self.rows[index]
+        if self.policy == "none":
+            return augment.centre(self.pixels[index], size)
+        if self.policy == "rrc-flip":
+            return _array(augment.random_resized_crop(self.split.image(index), self.preprocessing, row))
+        return augment.random_crop(self.pixels[index], size, row, flip=self.policy == "crop-flip")
+
+
+def _ahead(make: _Maker, chunks: list[np.ndarray], workers: int) -> Iterator[Batch]:
+    """Batches in order, ``workers`` of them under way while one is used."""
+    labels = np.asarray(make.split.labels, dtype=np.int64)
+    waiting: deque[tuple[np.ndarray, Future[np.ndarray]]] = deque()
+
+    def first() -> Batch:
+        indices, images = waiting.popleft()
+        return Batch(torch.from_numpy(images.result()), torch.from_numpy(labels[indices]), torch.from_numpy(indices))
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="promptvit-data")
+    try:
+        for chunk in chunks:
+            waiting.append((chunk, pool.submit(make, chunk)))
+            if len(waiting) > workers:
+                yield first()
+        while waiting:
+            yield first()
+    finally:  # also when the caller stops early
+        pool.shutdown(cancel_futures=True)
