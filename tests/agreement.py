@@ -12,15 +12,16 @@ from promptvit.preprocessing import Preprocessing
 
 
 def wrapped(model, seed=0, **facts):
-    """A backbone around a timm model whose weights are far from their near-identity start, so that faults show."""
+    """A backbone around a timm model with seeded weights, far from their near-identity start, so that faults show."""
     generator = torch.Generator().manual_seed(seed)
     for tensor in model.state_dict().values():
-        tensor.add_(0.15 * torch.randn(tensor.shape, generator=generator))
+        tensor.copy_((tensor == 1) + 0.15 * torch.randn(tensor.shape, generator=generator))  # ones are the scales of norms
     return wrap(model, name="tiny", preprocessing=Preprocessing(size=model.patch_embed.img_size), **facts)
 
 
 def images_for(backbone, batch=2, seed=1):
-    return torch.randn(batch, 3, *backbone.preprocessing.size, generator=torch.Generator().manual_seed(seed))
+    images = torch.randn(batch, 3, *backbone.preprocessing.size, generator=torch.Generator().manual_seed(seed))
+    return images.to(next(backbone.parameters()).dtype)
 
 
 @torch.no_grad()
@@ -59,20 +60,24 @@ def answers(backbone, i, x, flow):
     batch = len(x)
     x = x.clone().requires_grad_()
     shape = (flow.prompts, x.shape[-1])
-    prompts = torch.randn((batch, *shape) if flow.per_image else shape, generator=generator).requires_grad_() if flow.prompts else None
-    positive = torch.rand(batch, generator=generator) + 0.5
+    prompts = torch.randn((batch, *shape) if flow.per_image else shape, generator=generator, dtype=x.dtype) if flow.prompts else None
+    positive = torch.rand(batch, generator=generator, dtype=x.dtype) + 0.5
     temperature = {"none": 1.0, "number": 0.7, "tensor": positive[0], "per image": positive}[flow.temperature]
     learned = [t.requires_grad_() for t in (prompts, temperature) if isinstance(t, torch.Tensor)]
     want = "tokens" if flow.want == "prefix" and backbone.num_prefix_tokens == 0 else flow.want
     y, out = backbone.run_block(i, x, prompts, want, temperature)
     assert (out is not None) == (want == "all" and prompts is not None)
     outputs = [t for t in (y, out) if t is not None]
-    loss = sum((t * torch.randn(t.shape, generator=generator)).sum() for t in outputs)
+    loss = sum((t * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum() for t in outputs)
     return outputs, torch.autograd.grad(loss, [x, *learned])
 
 
-def assert_paths_agree(backbone, flow, tolerance=1e-5):
-    """Every block's opened path equals the generic one, in outputs and gradients."""
+def assert_paths_agree(backbone, flow, tolerance=1e-9):
+    """Every block's opened path equals the generic one, in outputs and gradients.
+
+    In double precision: random shapes make gradients that nearly cancel, such as a temperature's over two tokens.
+    """
+    backbone.double()
     x = backbone.embed(images_for(backbone, flow.batch))
     for i in range(backbone.depth):
         x, _ = backbone.merge(i, x, None)

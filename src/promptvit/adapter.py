@@ -6,6 +6,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,19 @@ FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
+class LoadArguments(BaseModel):
+    """Arguments of load_backbone for a public name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name_or_path: str
+    pretrained: bool
+    arch: str | dict[str, Any] | None
+    image_size: int | tuple[int, int] | None
+    pool: str | None
+    seed: int
+
+
 class BackboneReference(BaseModel):
     """Which backbone an adapter belongs to, and how to load that one again where it has a public name."""
 
@@ -36,7 +51,7 @@ class BackboneReference(BaseModel):
 
     name: str
     fingerprint: str
-    load: dict[str, Any] | None  # arguments of load_backbone; None for local files
+    load: LoadArguments | None  # None for local files
 
 
 class AdapterConfig(BaseModel):
@@ -68,7 +83,9 @@ def save(model: "PromptedModel", directory: Path, metrics: dict[str, Any]) -> Pa
     config = AdapterConfig(
         format_version=FORMAT_VERSION, method=model.method.name, method_config=model.method.config.model_dump(mode="json"),
         reading=model.method.reading, head="linear", classes=model.classes, preprocessing=model.preprocessing, metrics=metrics,
-        backbone=BackboneReference(name=backbone.name, fingerprint=backbone.fingerprint, load=backbone.load_arguments),
+        backbone=BackboneReference.model_validate(
+            {"name": backbone.name, "fingerprint": backbone.fingerprint, "load": backbone.load_arguments}
+        ),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     directory.mkdir(parents=True, exist_ok=True)
@@ -82,14 +99,16 @@ def read_config(directory: Path) -> AdapterConfig:
     """Read and check ``adapter_config.json``.
 
     Raises:
-        ValueError: the folder is no adapter, or one of a newer format.
+        ValueError: the folder is no adapter, one of a newer format, or damaged; the message names the file.
     """
     path = directory / CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"adapter: {directory} has no {CONFIG}; give a run folder or an adapter folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"adapter: {directory} has no {CONFIG}; give an adapter folder, or that of a run that has one already") from None
+    except OSError as error:
+        raise ValueError(f"adapter: {path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"adapter: {path} is not valid JSON ({error})") from None
     if not isinstance(values, dict):
         raise ValueError(f"adapter: {path} does not hold a JSON object")
@@ -109,12 +128,14 @@ def read_weights(directory: Path, config: AdapterConfig) -> dict[str, Tensor]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"adapter: {directory} has no {WEIGHTS}") from None
+    except OSError as error:
+        raise ValueError(f"adapter: {path} cannot be read ({error.strerror})") from None
     if hashlib.sha256(content).hexdigest() != config.weights_sha256:
         raise ValueError(f"adapter: {path} is damaged, or belongs to another {CONFIG} (checksum differs); copy the folder again")
     try:
         return from_bytes(content)
-    except SafetensorError as error:
-        raise ValueError(f"adapter: {path} is not a safetensors file ({error})") from None
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # also data types that are unknown here
+        raise ValueError(f"adapter: {path} is not a safetensors file that can be read here ({error})") from None
 
 
 def find(directory_or_hub_id: str | os.PathLike[str]) -> Path:
@@ -135,6 +156,42 @@ def find(directory_or_hub_id: str | os.PathLike[str]) -> Path:
         raise ValueError(f"adapter: no folder {path}, and no such hub repository could be reached ({type(error).__name__})") from None
 
 
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of ``path``, which may come from anywhere."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"adapter: {path}: {error}") from None
+    except Exception as error:
+        raise ValueError(f"adapter: {path} cannot be used ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
+
+
+def _check_backbone(config: AdapterConfig, backbone: Backbone) -> None:
+    if backbone.fingerprint != config.backbone.fingerprint:
+        raise ValueError(
+            f"backbone: the adapter belongs to {config.backbone.name} (fingerprint {config.backbone.fingerprint}), "
+            f"not to {backbone.name} (fingerprint {backbone.fingerprint})"
+        )
+    if backbone.preprocessing.size != config.preprocessing.size:
+        raise ValueError(
+            f"backbone: the adapter was trained at image size {config.preprocessing.size}, {backbone.name} is loaded for "
+            f"{backbone.preprocessing.size}; load it with image_size={config.preprocessing.size}"
+        )
+
+
+def _build(config: AdapterConfig, backbone: Backbone) -> "PromptedModel":
+    from promptvit.model import create_model
+
+    model = create_model(
+        backbone, config.method, len(config.classes), head=config.head, classes=config.classes, preprocessing=config.preprocessing,
+        **config.method_config,
+    )
+    if model.method.reading != config.reading:
+        raise ValueError(f"{config.method} in reading {config.reading}; this promptvit computes reading {model.method.reading}")
+    return model
+
+
 def load(directory_or_hub_id: str | os.PathLike[str], backbone: Backbone | None = None) -> "PromptedModel":
     """Rebuild the model of an adapter.
 
@@ -143,10 +200,9 @@ def load(directory_or_hub_id: str | os.PathLike[str], backbone: Backbone | None 
         backbone: the backbone it was trained on; None loads it by the name in the config.
 
     Raises:
-        ValueError: not an adapter, damaged, or trained on another backbone (both fingerprints are named).
+        ValueError: not an adapter, damaged, of another reading of its method, or trained on another backbone (both fingerprints are
+            named) or at another image size.
     """
-    from promptvit.model import create_model
-
     directory = find(directory_or_hub_id)
     config = read_config(directory)
     tensors = read_weights(directory, config)
@@ -156,16 +212,11 @@ def load(directory_or_hub_id: str | os.PathLike[str], backbone: Backbone | None 
                 f"backbone: the adapter was trained on the local file {config.backbone.name}; give it as "
                 "backbone=load_backbone(path, ...) or --backbone"
             )
-        backbone = load_backbone(**config.backbone.load)
-    if backbone.fingerprint != config.backbone.fingerprint:
-        raise ValueError(
-            f"backbone: the adapter belongs to {config.backbone.name} (fingerprint {config.backbone.fingerprint[:16]}...), "
-            f"not to {backbone.name} (fingerprint {backbone.fingerprint[:16]}...)"
-        )
-    model = create_model(
-        backbone, config.method, len(config.classes), head=config.head, classes=config.classes, preprocessing=config.preprocessing,
-        **config.method_config,
-    )
+        with _blaming(directory / CONFIG):
+            backbone = load_backbone(**config.backbone.load.model_dump())
+    _check_backbone(config, backbone)
+    with _blaming(directory / CONFIG):
+        model = _build(config, backbone)
     parameters = dict(model.trainable_parameters())
     if parameters.keys() != tensors.keys():
         raise ValueError(

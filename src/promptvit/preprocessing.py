@@ -10,6 +10,15 @@ from torch import Tensor
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
+Normalization = Literal["weights", "imagenet", "half", "none"]
+Resize = Literal["short", "direct"]
+
+_NORMALIZATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -33,11 +42,22 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: tuple[int, int] = (224, 224)
-    resize: Literal["short", "direct"] = "short"
+    resize: Resize = "short"
     crop_pct: float = Field(0.875, gt=0, le=1)
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def replaced(self, normalization: Normalization = "weights", resize: Resize | None = None) -> "Preprocessing":
+        """A copy with another normalisation (``weights`` keeps the weights' own) or another way to resize (None keeps it)."""
+        changes: dict[str, object] = {} if resize is None else {"resize": resize}
+        if normalization != "weights":
+            changes["mean"], changes["std"] = _NORMALIZATIONS[normalization]
+        return self.model_copy(update=changes)
+
+    def __str__(self) -> str:
+        way = f"short side to {' x '.join(str(round(s / self.crop_pct)) for s in self.size)}, centre crop" if self.resize == "short" else "direct"
+        return f"{self.size[0]} x {self.size[1]} px ({way}, {self.interpolation}), mean {self.mean}, std {self.std}"
 
     def resized(self, image: Image.Image) -> Image.Image:
         """Scale an RGB image, before any crop."""

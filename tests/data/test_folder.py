@@ -203,6 +203,11 @@ def test_too_few_images_for_three_splits(tmp_path):
     assert sizes(load_dataset("folder", root=fill(tmp_path, {"a": 3, "b": 3}))) == {"train": 2, "val": 2, "test": 2}
 
 
+def test_a_class_of_two_images_is_tested(tmp_path):
+    dataset = load_dataset("folder", root=fill(tmp_path, {"a": 2, "b": 20}))
+    assert {name: split.labels.count(0) for name, split in dataset.splits.items()} == {"train": 1, "val": 0, "test": 1}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 def test_links(tmp_path):
     outside = fill(tmp_path / "outside", {"x": 3})
@@ -231,6 +236,10 @@ def test_links(tmp_path):
 def test_the_root_may_be_a_link(tmp_path):
     (tmp_path / "link").symlink_to(fill(tmp_path / "root", {"a": 4, "b": 4}), target_is_directory=True)
     assert sizes(load_dataset("folder", root=tmp_path / "link"))["train"] == 4
+    holder = tmp_path / "holder"
+    holder.mkdir()
+    (holder / "pets").symlink_to(tmp_path / "root", target_is_directory=True)
+    assert "leads out" in failure(holder), "but a link below it may not lead out"
 
 
 def test_shots_come_out_of_train_only(tmp_path):

@@ -63,6 +63,11 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix, big_endian):
     assert np.array_equal(pixels(path)[..., 0].ravel(), np.arange(256))
 
 
+def test_16_bit_grey_with_a_transparent_value(tmp_path):
+    Image.fromarray(np.array([[1000, 257 * 50]], dtype=np.uint16)).save(tmp_path / "x.png", transparency=1000)
+    assert pixels(tmp_path / "x.png")[0, :, 0].tolist() == [255, 50]
+
+
 def test_16_bit_pgm(tmp_path):
     values = np.array([[0, 257 * 100], [257 * 200, 65535]], dtype=">u2")
     (tmp_path / "x.pgm").write_bytes(b"P5 2 2 65535\n" + values.tobytes())

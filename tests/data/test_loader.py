@@ -44,6 +44,7 @@ def test_every_sample_once(count, batch_size, world, workers, epoch, policy):
     options = {"batch_size": batch_size, "epoch": epoch, "policy": policy, "world": world, "workers": workers, "data_seed": 5}
     ranks = [list(batches(split, SQUARE, rank=rank, **options)) for rank in range(world)]
     assert len({len(rank) for rank in ranks}) == 1, "all processes take the same number of steps"
+    assert all(max(sizes) - min(sizes) <= 1 for sizes in zip(*([len(b.labels) for b in rank] for rank in ranks), strict=True))
     everything = [batch for rank in ranks for batch in rank]
     assert sorted(index for batch in everything for index in batch.indices.tolist()) == list(range(count))
     for batch in everything:

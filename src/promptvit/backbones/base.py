@@ -9,17 +9,18 @@ import copy
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from promptvit.errors import unknown
 from promptvit.preprocessing import Preprocessing
 
 Want = Literal["all", "tokens", "prefix"]
 KeysValues = tuple[Tensor, Tensor]
-PromptMemory = dict[int, KeysValues | None]
+PromptMemory = dict[int, Any]  # by block: keys and values of fixed prompts, or what else a method keeps
 POOLS = ("cls", "mean", "prompts", "patches+prompts", "map", "norm+mean", "norm+prompts", "norm+patches+prompts")
 
 _force_reference = False
@@ -253,11 +254,13 @@ class Pass:
         taps: blocks after which the tokens ``[B, P+N, D]`` (no prompts) are kept in ``tapped``.
         observe: called with (block, tokens in, prompts in, tokens out, prompts out); then every block computes everything.
         memory: remembers keys and values of fixed prompts between passes.
+        recompute: keep each block's inputs only and run it again in the backward pass.
     """
 
     def __init__(
         self, backbone: Backbone, images: Tensor, pool: str, *, taps: Collection[int] = (),
         observe: Callable[[int, Tensor, Tensor | None, Tensor, Tensor | None], None] | None = None, memory: PromptMemory | None = None,
+        recompute: bool = False,
     ) -> None:
         self.backbone = backbone
         self.blocks = backbone.blocks()
@@ -267,6 +270,7 @@ class Pass:
         self.tapped: dict[int, Tensor] = {}
         self.observe = observe
         self.memory = memory
+        self.recompute = recompute
         self.tokens = backbone.embed(images)
 
     def __call__(
@@ -284,9 +288,15 @@ class Pass:
             if i not in self.memory:
                 self.memory[i] = self.blocks[i].keys_values(prompts)
             prompt_kv = self.memory[i]
-        y, out = self.blocks[i].run(x, prompts, want, temperature, prompt_kv)
+        y, out = self.recomputed(self.blocks[i].run, x, prompts, want, temperature, prompt_kv)
         if self.observe is not None:
             self.observe(i, x, prompts, y, out)
         if i in self.taps:
             self.tapped[i] = y
         return y, out
+
+    def recomputed(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """``function(*arguments)``, whose intermediate results are not kept for the backward pass where ``recompute`` is on."""
+        if not (self.recompute and torch.is_grad_enabled()):
+            return function(*arguments)
+        return checkpoint(function, *arguments, use_reentrant=False)  # type: ignore[no-any-return]

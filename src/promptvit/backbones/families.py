@@ -24,4 +24,5 @@ def wrap(model: nn.Module, **facts: Any) -> Backbone:
     for timm_class, family in FAMILIES.items():
         if type(model) is timm_class:
             return family(model, **facts)
-    raise ValueError(f"backbone: {type(model).__name__} is not supported; supported timm classes: {', '.join(t.__name__ for t in FAMILIES)}")
+    supported = ", ".join(timm_class.__name__ for timm_class in FAMILIES)
+    raise ValueError(f"backbone: {type(model).__name__} is not supported; supported timm classes: {supported}")

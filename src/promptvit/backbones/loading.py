@@ -16,7 +16,7 @@ from promptvit.backbones import bundled
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.checkpoints import Checkpoint, read_checkpoint
 from promptvit.backbones.families import wrap
-from promptvit.errors import unknown
+from promptvit.errors import nearest
 from promptvit.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def load_backbone(
     name = os.fspath(name_or_path)
     folder = bundled.folder(name)
     if folder is None and _is_path(name):
-        folder = Path(name)
+        folder = Path(name).expanduser()
         if not folder.exists():
             raise ValueError(f"backbone: no file or folder {name}")
     if folder is None and name.startswith("hf:"):
@@ -73,8 +73,8 @@ def load_backbone(
         if arch is not None:
             raise ValueError(f"arch: {name} is a timm name and knows its architecture; leave arch out")
         if not timm.is_model(timm_name):
-            raise ValueError(unknown("backbone", name, [*bundled.names(), *timm.list_models(), *timm.list_pretrained()]).split("; valid")[0]
-                             + "; see `promptvit list backbones`, or give a file")
+            near = nearest(name, [*bundled.names(), *timm.list_models()])
+            raise ValueError(f"unknown backbone {name!r};{near} `promptvit list backbones` shows the names; or give a checkpoint file")
         model = _from_timm(timm_name, pretrained, seed)
         facts = dict(model.pretrained_cfg)
         is_mae = "mae" in str(facts.get("tag", "")) or facts.get("architecture", "").endswith("_mae")
@@ -91,7 +91,7 @@ def load_backbone(
 
 
 def _is_path(name: str) -> bool:
-    return os.path.exists(name) or name.endswith(_SUFFIXES) or name.startswith((".", os.sep, "~")) or "\\" in name
+    return os.path.exists(name) or name.endswith(_SUFFIXES) or any(mark in name for mark in (os.sep, "/", "~")) and not name.startswith("hf:")
 
 
 def _from_hub(repository: str) -> Path:
@@ -147,7 +147,7 @@ def _build_for(checkpoint: Checkpoint, arch: str | dict[str, Any] | None, name: 
     if "norm_eps" in arguments:
         arguments["norm_layer"] = partial(LayerNorm, eps=arguments.pop("norm_eps"))
     if timm_name is not None and not timm.is_model(timm_name):
-        raise ValueError(unknown("arch", timm_name, timm.list_models()).split("; valid")[0])
+        raise ValueError(f"unknown arch {timm_name!r};{nearest(timm_name, timm.list_models())} give a timm name")
     try:
         return _seeded(lambda: timm.create_model(timm_name, **arguments) if timm_name else VisionTransformer(**arguments), seed)
     except (TypeError, AssertionError, RuntimeError) as error:

@@ -130,12 +130,12 @@ class SwinBlock(Block):
             return self.module.get_attn_mask(device=weight.device, dtype=weight.dtype)
         return self.module.attn_mask
 
-    def _cut_all(self, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+    def _cut_all(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values ``[B, heads, N, d]`` of the grid, in windows."""
         bias = self.module.attn.qkv.bias
         # rows beyond the grid's edge are zeros before the projection, as in timm: only its bias is left of them
         fills = q.new_zeros(3, self.heads, q.shape[-1]) if bias is None else bias.to(q.dtype).view(3, self.heads, -1)
-        return [self._cut(t, fill) for t, fill in zip((q, k, v), fills, strict=True)]
+        return self._cut(q, fills[0]), self._cut(k, fills[1]), self._cut(v, fills[2])
 
     def _cut(self, t: Tensor, fill: Tensor) -> Tensor:
         """``[B, heads, N, d]`` of the grid to ``[B, windows * heads, A, d]``."""

@@ -1,12 +1,13 @@
 """The command's entry point: every failure is one line on standard error and a non-zero exit code."""
 
+import io
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
 from promptvit.cli import listing, pretraining, training, using
 
@@ -20,25 +21,45 @@ using.add_to(app)
 listing.add_to(app)
 pretraining.add_to(app)
 
+UsageError: Any = typer.BadParameter.__base__  # click's own class, wherever this typer has its click from
 
-def main() -> None:
-    """Run the command line."""
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+
+class Lines(logging.Handler):
+    """Log records as whole lines on standard error, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line with ``arguments``, by default the process's own."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Lines()])
     logging.getLogger("promptvit").setLevel(logging.INFO)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file or class name that the terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
+    given = arguments if arguments is not None or len(sys.argv) > 1 else ["--help"]
     try:
-        app()
-    except (ValueError, OSError, ArithmeticError, ImportError, RuntimeError) as error:
+        code = app(given, prog_name="promptvit", standalone_mode=False)
+    except UsageError as error:
+        hint = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+        _fail(error.format_message().replace("Value error, ", "").rstrip(".") + hint, 2)
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
         if os.environ.get("PROMPTVIT_DEBUG"):
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command with --resume to go on", file=sys.stderr)
-        sys.exit(130)
+        _fail(_message(error), 1)
+    if code == 130:  # how click passes Ctrl-C on
+        print("interrupted; train and pretrain go on where they were with the same command and --resume", file=sys.stderr)
+        sys.exit(code)
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    expected = isinstance(error, (ValueError, FileExistsError, PermissionError, FloatingPointError, ImportError))
+def _fail(message: str, code: int) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _message(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    expected = isinstance(error, (ValueError, OSError, FloatingPointError, ImportError))
     return text if expected else f"{type(error).__name__}: {text} (PROMPTVIT_DEBUG=1 shows where)"

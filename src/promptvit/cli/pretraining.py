@@ -1,5 +1,6 @@
 """``promptvit pretrain``: make a small backbone of your own."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,17 @@ def pretrain(
     from promptvit.pretraining.loop import PretrainSettings
     from promptvit.pretraining.loop import pretrain as run
 
+    _check_writable(out)
     given = {"objective": objective, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
     values = {key: value for key, value in given.items() if value is not None} | parse_settings(settings or [])
     folder = run(checked(PretrainSettings, values, "setting"), out, resume=resume)
     print(f"backbone: {folder}\nuse it:   promptvit train --backbone {folder} --method lspt --data digits")
+
+
+def _check_writable(out: Path) -> None:
+    """Before hours of work, not after."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise PermissionError(f"out: cannot write to {out} ({error.strerror}); choose another folder") from None

@@ -32,6 +32,7 @@ def train(
     shots: Annotated[int | None, Option(help="Training images per class.")] = None,
     seed: Annotated[int | None, Option(help="Of initialisation, dropout, split and order.")] = None,
     out: Annotated[Path | None, Option(help="Run folder; default: runs/<data>-<method>-...")] = None,
+    memory: Annotated[str | None, Option(help="low: recompute activations instead of keeping them; the same numbers, a third slower.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the last finished epoch.")] = False,
     strict: Annotated[bool, Option("--strict", help="Unreadable image files are errors.")] = False,
     settings: Annotated[list[str] | None, Option("--set", help="key=value: any other setting or option of the method.")] = None,
@@ -41,26 +42,28 @@ def train(
 
     Example: `promptvit train --backbone mae-tiny --method lspt --data digits --shots 20 --epochs 30`
     """
+    from promptvit.training import resolve
     from promptvit.training import train as run
 
     given: dict[str, Any] = {
-        "backbone": backbone, "method": method, "data": data, "data_root": str(data_root) if data_root else None, "arch": arch, "image_size": image_size,
-        "epochs": epochs, "lr": lr, "shots": shots, "seed": seed, "out": str(out) if out else None, "strict": strict,
+        "backbone": backbone, "method": method, "data": data, "data_root": str(data_root) if data_root else None, "arch": arch,
+        "image_size": image_size, "epochs": epochs, "lr": lr, "shots": shots, "seed": seed, "out": str(out) if out else None,
+        "strict": strict,
+        "memory": memory,
     }
     given |= {key: value for key, value in (("init", init), ("num_prompts", num_prompts)) if value is not None}
-    result = run(resume=resume, **given | parse_settings(settings or []))
+    chosen = resolve(**given | parse_settings(settings or []))
+    result = run(resume=resume, **chosen.model_dump())
     if as_json:
         print(json.dumps(result.result, indent=2))
         return
     row = result.result
-    console = Console()
-    console.print(results_table([row]))
-    console.print(f"run folder: {result.run_dir}", highlight=False)
-    console.print(f"use it:     promptvit predict {result.run_dir} IMAGE...", highlight=False)
+    Console().print(results_table([row]))
+    print(f"run folder: {result.run_dir}\nuse it:     promptvit predict {result.run_dir} IMAGE...")
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """``["lr=0.1", "cell=gru"]`` to a dict; values are read as YAML.
+    """``["lr=0.1", "cell=gru"]`` to a dict; values are read as YAML, but ``no`` and ``on`` are words.
 
     Raises:
         ValueError: a pair without ``=`` or a value that is no YAML.
@@ -71,9 +74,11 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ValueError(f"--set: expected key=value, got {pair!r}")
         try:
-            values[key.strip().replace("-", "_")] = yaml.safe_load(value)
+            read = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ValueError(f"--set {key}: {value!r} is not a value that YAML reads") from None
+        is_word = isinstance(read, bool) and value.strip().lower() not in ("true", "false")
+        values[key.strip().replace("-", "_")] = value.strip() if is_word else read
     return values
 
 
@@ -83,8 +88,8 @@ def results_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         share = row["num_trainable"] / row["num_total"]
         table.add_row(
-            row["method"], row["dataset"], f"{row['accuracy']:.1%}", f"{row['val_accuracy']:.1%}", f"{row['num_trainable']:,}", f"{share:.2%}",
-            f"{row['train_seconds']:.0f}",
+            row["method"], row["dataset"], f"{row['accuracy']:.1%}", f"{row['val_accuracy']:.1%}",
+            f"{row['num_trainable']:,}", f"{share:.2%}", f"{row['train_seconds']:.0f}",
         )
     return table
 
@@ -106,4 +111,4 @@ def demo(
         return
     console.print(results_table(summary["rows"]))
     for path in summary["pictures"]:
-        console.print(f"picture: {path}", highlight=False)
+        print(f"picture: {path}")

@@ -1,12 +1,14 @@
 """``promptvit evaluate`` and ``promptvit predict``: use a run or an adapter folder."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 Option, Argument = typer.Option, typer.Argument
 
@@ -36,12 +38,11 @@ def evaluate(
     if as_json:
         print(json.dumps(scores, indent=2))
         return
-    table = Table("class", "accuracy")
+    table = Table(Column("class", overflow="fold"), "accuracy")
     for name, share in scores["per_class_accuracy"].items():
-        table.add_row(name, "no image" if share is None else f"{share:.1%}")
-    console = Console()
-    console.print(table)
-    console.print(f"{scores['dataset']}, {scores['split']}: accuracy {scores['accuracy']:.1%} of {scores['images']} images", highlight=False)
+        table.add_row(escape(name), "no image" if share is None else f"{share:.1%}")
+    Console().print(table)
+    print(f"{scores['dataset']}, {scores['split']}: accuracy {scores['accuracy']:.1%} of {scores['images']} images")
 
 
 def predict(
@@ -58,17 +59,15 @@ def predict(
     """
     from promptvit.experiments.use import predict_files
 
-    table = Table("image", *[f"#{k + 1}" for k in range(top_k)])
     failed = 0
     for row in predict_files(run, images, top_k=top_k, backbone=backbone, arch=arch):
         failed += "error" in row
         if as_json:
             print(json.dumps(row))
         elif "error" in row:
-            table.add_row(row["image"], f"[red]{row['error']}")
+            print(f"{row['image']}: {row['error']}", file=sys.stderr)
         else:
-            table.add_row(row["image"], *[f"{item['class']} {item['probability']:.1%}" for item in row["top"]])
-    if not as_json:
-        Console().print(table)
+            classes = ", ".join(f"{item['class']} {item['probability']:.1%}" for item in row["top"])
+            print(f"{row['image']}: {classes}")
     if failed:
         raise ValueError(f"{failed} of the images could not be read; they are named above")

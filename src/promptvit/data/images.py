@@ -46,7 +46,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
             raise BadImage(path, "empty file")
         with Image.open(path, formats=FORMATS) as image:
             _check_size(path, *image.size)
-            image.load()
+            image.load()  # damage shows here, where it is not mistaken for a broken EXIF block
             _turn_upright(image)
             return _to_rgb(path, image)
     except BadImage:

@@ -107,7 +107,7 @@ class _Walk:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self.met: dict[Path, Path] = {self.root: root}
+        self.met: dict[Path, Path] = {}
 
     def files(self, folder: Path) -> Iterator[Path]:
         """Visible files of ``folder`` and the folders in it."""

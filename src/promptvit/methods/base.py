@@ -46,6 +46,7 @@ class Method(nn.Module):
         prompted: whether prompts flow to the readout (it decides MAE's default pooling).
         families: backbone families it runs on; it is refused by name on others.
         lr: a learning rate for AdamW that is rarely far off.
+        low_memory: training keeps each block's inputs only and computes the rest again in the backward pass.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -54,6 +55,7 @@ class Method(nn.Module):
     prompted: ClassVar[bool] = True
     families: ClassVar[Collection[str]] = ("vit", "eva")
     lr: ClassVar[float] = 0.02
+    low_memory: bool = False
 
     config: Any
 
@@ -89,7 +91,7 @@ class Method(nn.Module):
         memory: PromptMemory | None = None,
     ) -> Encoded:
         """Features of normalised ``images [B, 3, H, W]``; see :class:`Pass` for the keyword arguments."""
-        step = Pass(backbone, images, self.pool, taps=taps, observe=observe, memory=memory)
+        step = Pass(backbone, images, self.pool, taps=taps, observe=observe, memory=memory, recompute=self.low_memory)
         x, prompts = self.encode(step)
         return Encoded(backbone.readout(x, prompts, self.pool, self.norm()), taps=step.tapped)
 

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -21,14 +21,14 @@ class GaPTConfig(PromptConfig):
     """Options of GaPT.
 
     Attributes:
-        gates: after every block but the last, after all blocks, or none (VPT-shallow's flow).
+        gates: after every block but the last, after all blocks, after the first so many, or none (VPT-shallow's flow).
         gate_init: gate logits start at minus this (authors' code): 5 opens a gate by 0.0067.
         hard: gates are 0 or 1, sampled by straight-through Gumbel in training, thresholded in evaluation.
         temperature: ``learned`` (one per block, from 1), or a fixed number.
         temperature_range: learned temperatures stay inside.
     """
 
-    gates: Literal["inner", "all", "none"] = "inner"
+    gates: Literal["inner", "all", "none"] | Annotated[int, Field(ge=1)] = "inner"
     gate_init: float = 5.0
     hard: bool = False
     temperature: Literal["learned"] | float = "learned"
@@ -44,7 +44,10 @@ class GaPT(Method):
     def __init__(self, backbone: Backbone, config: GaPTConfig, generator: torch.Generator) -> None:
         super().__init__(backbone, config, generator)
         self.prompts = nn.Parameter(uniform(config.num_prompts, backbone.width, patch=backbone.patch_size, generator=generator))
-        count = {"inner": backbone.depth - 1, "all": backbone.depth, "none": 0}[config.gates]
+        named = {"inner": backbone.depth - 1, "all": backbone.depth, "none": 0}
+        count = config.gates if isinstance(config.gates, int) else named[config.gates]
+        if count > backbone.depth:
+            raise ValueError(f"gates: {backbone.name} has {backbone.depth} blocks, got {count}")
         self.gate_logits = nn.Parameter(torch.full((count,), -config.gate_init)) if count else None
         self.temperatures = nn.Parameter(torch.ones(backbone.depth)) if config.temperature == "learned" else None
 

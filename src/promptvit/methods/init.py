@@ -6,7 +6,7 @@ consecutive patches.
 """
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, Protocol
 
 import torch
@@ -125,16 +125,22 @@ def sampler(kind: Init, windows: Windows, count: int, generator: torch.Generator
     raise ValueError(f"init: {kind!r} does not start from data")
 
 
-@torch.no_grad()
 def prototypes(
     backbone: Backbone, batches: Iterable[Tensor], blocks: Collection[int], count: int, kind: Init, windows: Windows,
     generator: torch.Generator, images: int | None = None,
 ) -> dict[int, Tensor]:
-    """Prompts ``[count, D]`` for each of ``blocks`` from normalised training images ``[B, 3, H, W]``, or the first ``images`` of them.
-
-    Block 0 draws from patch embeddings before positions, block ``i`` from the patch tokens that leave block ``i - 1``.
-    """
+    """Prompts ``[count, D]`` for each of ``blocks`` from normalised training images ``[B, 3, H, W]``, or the first ``images`` of them."""
     samplers = {i: sampler(kind, windows, count, generator) for i in sorted(blocks)}
+    show(backbone, batches, samplers, images)
+    return {i: sampler.prompts() for i, sampler in samplers.items()}
+
+
+@torch.no_grad()
+def show(backbone: Backbone, batches: Iterable[Tensor], samplers: Mapping[int, Sampler], images: int | None = None) -> None:
+    """Stream images through the backbone: each sampler sees the patch tokens that enter its block.
+
+    Block 0 sees patch embeddings before positions, block ``i`` the patch tokens that leave block ``i - 1``.
+    """
     for batch in batches:
         if images is not None:
             batch, images = batch[:images], max(0, images - len(batch))
@@ -149,4 +155,3 @@ def prototypes(
                 samplers[i + 1].see(merged[:, backbone.num_prefix_tokens :].cpu())
         if images == 0:
             break
-    return {i: sampler.prompts() for i, sampler in samplers.items()}

@@ -55,14 +55,17 @@ def train(*, resume: bool = False, loaded_backbone: Backbone | None = None, **se
     backbone = loaded_backbone or load_backbone(
         chosen.backbone, pretrained=chosen.pretrained, arch=chosen.arch, image_size=chosen.image_size, seed=chosen.seed
     )
+    preprocessing = backbone.preprocessing.replaced(chosen.normalization, chosen.resize)
     model = create_model(
         backbone.to(accelerator.device), chosen.method, len(dataset.classes), classes=dataset.classes, head_init=chosen.head_init,
-        seed=chosen.seed, **chosen.options,
+        preprocessing=preprocessing, seed=chosen.seed, **chosen.options,
     )
     chosen = chosen.model_copy(update={"options": model.method.config.model_dump(mode="json"), "augment": chosen.augment or dataset.augment})
     folder = RunFolder(chosen, resume)
     for note in dataset.notes:
         log.info(note)
+    own = "the weights' own" if preprocessing == backbone.preprocessing else f"replaced by normalization={chosen.normalization}, resize={chosen.resize}"
+    log.info("preprocessing (%s): %s", own, preprocessing)
     with torch.random.fork_rng():
         run = Run(chosen, model, dataset, accelerator)
         saved = folder.load_state()

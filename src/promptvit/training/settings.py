@@ -11,8 +11,9 @@ from promptvit.config import checked
 from promptvit.errors import unknown
 from promptvit.heads.classification import HeadInit
 from promptvit.methods import method_class
+from promptvit.preprocessing import Normalization, Resize
 
-WHERE = ("out", "workers", "data_root")  # where and how fast, not what: no part of the settings hash
+WHERE = ("out", "workers", "data_root", "memory")  # where and how fast, not what: no part of the settings hash
 
 
 class TrainSettings(BaseModel):
@@ -21,6 +22,7 @@ class TrainSettings(BaseModel):
     Attributes:
         backbone, pretrained, arch, image_size: see :func:`promptvit.load_backbone`.
         method, options: the method's name and its own options.
+        normalization, resize: replace parts of the weights' own preprocessing; see :meth:`Preprocessing.replaced`.
         data, data_root, shots, strict: the data set, where it lies, K images per class, unreadable files as errors.
         augment: training augmentation; None takes the data set's own.
         epochs, batch_size: passes over the training split, images per step.
@@ -29,6 +31,7 @@ class TrainSettings(BaseModel):
         warmup: share of the steps with a linearly rising rate; then half a cosine to zero.
         select: ``best`` keeps the epoch with the highest validation accuracy (the earliest on ties), ``last`` the last one.
         precision: ``no`` is float32.
+        memory: ``low`` keeps each block's inputs only and computes the rest again in the backward pass: the same numbers, a third slower.
         head_init: see :class:`LinearHead`.
         seed: initialisation and dropout.
         data_seed: split, order, augmentation; None: the same as ``seed``.
@@ -44,6 +47,8 @@ class TrainSettings(BaseModel):
     pretrained: bool = True
     arch: str | dict[str, Any] | None = None
     image_size: int | None = Field(None, ge=1)
+    normalization: Normalization = "weights"
+    resize: Resize | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     data_root: str | None = None
     shots: int | None = Field(None, ge=1)
@@ -60,6 +65,7 @@ class TrainSettings(BaseModel):
     warmup: float = Field(0.1, ge=0, lt=1)
     select: Literal["best", "last"] = "best"
     precision: Literal["no", "bf16", "fp16"] = "no"
+    memory: Literal["normal", "low"] = "normal"
     head_init: HeadInit = "small"
     seed: int = Field(0, ge=0)
     data_seed: int = Field(ge=0)

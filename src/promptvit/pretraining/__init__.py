@@ -1,0 +1,1 @@
+"""Small backbones of one's own, pre-trained on drawn images."""
