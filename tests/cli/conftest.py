@@ -4,10 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
+from folders import fill
 from helpers import tiny_backbone
-from PIL import Image
 
 from promptvit.cli import main
 
@@ -52,17 +51,6 @@ def promptvit_command(capsys, monkeypatch):
     return run
 
 
-def fill(folder: Path, classes: dict[str, int], start: int = 0) -> Path:
-    """Small images, a colour per class with noise, no two alike."""
-    for label, (name, count) in enumerate(classes.items()):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for i in range(start, start + count):
-            noise = np.random.default_rng([label, i]).integers(0, 60, (12, 12, 3), dtype=np.uint8)
-            noise[..., label % 3] += 190
-            Image.fromarray(noise).save(folder / name / f"{i}.png")
-    return folder
-
-
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory) -> str:
     return tiny_backbone(tmp_path_factory.mktemp("backbone"))
@@ -80,7 +68,6 @@ def finished(tmp_path_factory, backbone, pets) -> Path:
     import promptvit
 
     out = tmp_path_factory.mktemp("runs") / "pets"
-    promptvit.train(
-        backbone=backbone, method="vpt-deep", data="folder", data_root=str(pets), epochs=4, batch_size=8, num_prompts=2, augment="none", out=str(out)
-    )
+    settings = {"epochs": 4, "batch_size": 8, "num_prompts": 2, "augment": "none"}
+    promptvit.train(backbone=backbone, method="vpt-deep", data="folder", data_root=str(pets), out=str(out), **settings)
     return out

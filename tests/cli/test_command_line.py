@@ -103,7 +103,8 @@ def test_a_reader_that_stops_early_is_no_fault_of_ours():
 def test_set_reads_values_as_a_person_means_them():
     pairs = ["lr=1e-3", "epochs=3", "precision=no", "residual=true", "arch=null", "cell=gru", "windows=[2, 3]", "gate-init=-2.5", "pool="]
     assert parse_settings(pairs) == {
-        "lr": "1e-3", "epochs": 3, "precision": "no", "residual": True, "arch": None, "cell": "gru", "windows": [2, 3], "gate_init": -2.5, "pool": None,
+        "lr": "1e-3", "epochs": 3, "precision": "no", "residual": True, "arch": None, "cell": "gru", "windows": [2, 3], "gate_init": -2.5,
+        "pool": None,
     }
 
 
@@ -116,8 +117,8 @@ def test_set_refuses_what_it_cannot_read(pair):
 
 def test_pretrain_makes_a_backbone_and_goes_on(promptvit_command, tmp_path):
     line = [
-        "pretrain", "--objective", "mae", "--out", tmp_path / "tiny", "--batch-size", 4, "--seed", 3, "--set", "width=16", "--set", "depth=1",
-        "--set", "heads=2", "--set", "patch_size=8", "--set", "decoder_width=8", "--set", "decoder_depth=1", "--steps", 2,
+        "pretrain", "--objective", "mae", "--out", tmp_path / "tiny", "--batch-size", 4, "--seed", 3, "--set", "width=16",
+        "--set", "depth=1", "--set", "heads=2", "--set", "patch_size=8", "--set", "decoder_width=8", "--set", "decoder_depth=1", "--steps", 2,
     ]
     outcome = promptvit_command(*line)
     assert outcome.code == 0 and str(tmp_path / "tiny" / "export") in outcome.out

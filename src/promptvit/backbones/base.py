@@ -21,6 +21,7 @@ from promptvit.preprocessing import Preprocessing
 Want = Literal["all", "tokens", "prefix"]
 KeysValues = tuple[Tensor, Tensor]
 PromptMemory = dict[int, Any]  # by block: keys and values of fixed prompts, or what else a method keeps
+Result = TypeVar("Result")
 POOLS = ("cls", "mean", "prompts", "patches+prompts", "map", "norm+mean", "norm+prompts", "norm+patches+prompts")
 
 _force_reference = False

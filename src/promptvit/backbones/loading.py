@@ -29,9 +29,9 @@ _SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".npz", ".safetensors")
 
 def list_backbones() -> list[str]:
     """Bundled names first, then every timm name with pretrained weights whose architecture is supported."""
-    supported = ("vit_", "deit", "eva02_", "beit3", "swin_", "flexivit")
-    names = timm.list_models(pretrained=True)
-    return [*bundled.names(), *[name for name in names if name.startswith(supported) and timm.is_model(name)]]
+    modules = ("vision_transformer", "deit", "eva", "swin_transformer")
+    names = {name for module in modules for name in timm.list_models(module=module, pretrained=True, exclude_filters="*distilled*")}
+    return [*bundled.names(), *sorted(names)]
 
 
 def load_backbone(

@@ -33,8 +33,9 @@ class Lines(logging.Handler):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line with ``arguments``, by default the process's own."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Lines()])
-    logging.getLogger("promptvit").setLevel(logging.INFO)
+    log, lines = logging.getLogger("promptvit"), Lines()
+    log.setLevel(logging.INFO)
+    log.addHandler(lines)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file or class name that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     given = arguments if arguments is not None or len(sys.argv) > 1 else ["--help"]
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("PROMPTVIT_DEBUG"):
             raise
         _fail(_message(error), 1)
+    finally:
+        log.removeHandler(lines)
     if code == 130:  # how click passes Ctrl-C on
         print("interrupted; train and pretrain go on where they were with the same command and --resume", file=sys.stderr)
         sys.exit(code)

@@ -30,5 +30,5 @@ def show(
     """
     import promptvit
 
-    names = {What.methods: promptvit.list_methods, What.backbones: promptvit.list_backbones, What.datasets: promptvit.list_datasets}[what]()
+    names = getattr(promptvit, f"list_{what.value}")()
     print(json.dumps(names) if as_json else "\n".join(names))

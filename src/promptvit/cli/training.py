@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 Option = typer.Option
 
@@ -84,7 +84,8 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 def results_table(rows: list[dict[str, Any]]) -> Table:
     """Accuracy, trained weights and time of some results."""
-    table = Table("method", "data", "test accuracy", "val accuracy", "trained weights", "share", "seconds")
+    names = [Column(name, no_wrap=True) for name in ("method", "data")]
+    table = Table(*names, "test accuracy", "val accuracy", "trained weights", "share", "seconds")
     for row in rows:
         share = row["num_trainable"] / row["num_total"]
         table.add_row(

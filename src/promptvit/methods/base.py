@@ -92,8 +92,11 @@ class Method(nn.Module):
     ) -> Encoded:
         """Features of normalised ``images [B, 3, H, W]``; see :class:`Pass` for the keyword arguments."""
         step = Pass(backbone, images, self.pool, taps=taps, observe=observe, memory=memory, recompute=self.low_memory)
-        x, prompts = self.encode(step)
-        return Encoded(backbone.readout(x, prompts, self.pool, self.norm()), taps=step.tapped)
+        return self.read(step, *self.encode(step))
+
+    def read(self, step: Pass, x: Tensor, prompts: Tensor | None) -> Encoded:
+        """The features of what :meth:`encode` returned."""
+        return Encoded(step.backbone.readout(x, prompts, self.pool, self.norm()), taps=step.tapped)
 
     def loss(self, outputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
         """Cross-entropy of the logits ``outputs[0] [B, C]``; methods with more branches weigh them here."""

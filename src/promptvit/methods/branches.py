@@ -120,8 +120,8 @@ class SwinBranches:
             outputs += block.run(torch.cat(group), None, "tokens")[0].split([len(branch) for branch in group])
         if reader is None:
             return outputs, None
-        (q,), kv = self._heads(block, branches[reader], 0, 1), self._heads(block, branches[1 - reader], 1, 3)
-        return outputs, (q, *kv)
+        (q,), (k, v) = self._heads(block, branches[reader], 0, 1), self._heads(block, branches[1 - reader], 1, 3)
+        return outputs, (q, k, v)
 
     def _heads(self, block: Any, x: Tensor, start: int, end: int) -> tuple[Tensor, ...]:
         """Parts ``start`` to ``end`` of (queries, keys, values) of ``x [B, N, D]``: each ``[B, heads, N, d]``."""

@@ -50,7 +50,7 @@ class Reservoir:
     def prompts(self) -> Tensor:
         if self.rows is None or len(self.rows) < self.count:
             seen = 0 if self.rows is None else len(self.rows)
-            raise ValueError(f"num_prompts: {self.count} prompts cannot start from {seen} tokens; use fewer prompts or more training images")
+            raise ValueError(f"num_prompts: {self.count} prompts cannot start from {seen} tokens; use fewer, or more training images")
         return self.rows
 
 

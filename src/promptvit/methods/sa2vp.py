@@ -7,7 +7,7 @@
     loss = 0.8 CE(head(X)) + 0.2 CE(head(S))
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptvit.backbones import base
-from promptvit.backbones.base import Backbone, Pass, PromptMemory
+from promptvit.backbones.base import Backbone, Pass
 from promptvit.methods.base import Encoded, Method, MethodConfig, register
 from promptvit.methods.branches import Branches, FlatBranches, SwinBranches
 from promptvit.methods.init import uniform
@@ -80,20 +80,12 @@ class SA2VP(Method):
         self.fusions = nn.ModuleList(Fusion(at.width, config.rank, generator) for _ in at.fused)
         self.near = Neighbourhood(at.grid, at.prefix, padded=config.attention == "padded")
 
-    def forward(
-        self, backbone: Backbone, images: Tensor, *, taps: Collection[int] = (), observe: Callable[..., None] | None = None,
-        memory: PromptMemory | None = None,
-    ) -> Encoded:
-        """Features of both branches. Taps are tokens of the image branch; ``observe`` sees the prompt branch in place of prompts."""
-        step = Pass(backbone, images, self.pool, taps=taps, observe=observe, memory=memory)
-        features, aux = (backbone.readout(branch, None, self.pool) for branch in self.encode(step))
-        return Encoded(features, aux=(aux,), taps=step.tapped)
-
-    def encode(self, step: Pass) -> tuple[Tensor, Tensor]:
+    def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
+        """The image and the prompt branch after the last block; ``observe`` sees the prompt branch in place of prompts."""
         x, m = step.tokens, self.branches.start(step.backbone, self.map().to(step.tokens.dtype))
         for i in range(step.depth):
             (x, _), (m, _) = step.backbone.merge(i, x, None), step.backbone.merge(i, m, None)
-            y, n = self.layer(i, step, x, m)
+            y, n = step.recomputed(self.layer, i, step, x, m)
             if step.observe is not None:
                 step.observe(i, x, m, y, n)
             if i in step.taps:
@@ -101,19 +93,24 @@ class SA2VP(Method):
             x, m = y, n
         return x, m
 
+    def read(self, step: Pass, x: Tensor, prompts: Tensor | None) -> Encoded:
+        assert prompts is not None
+        features, aux = (step.backbone.readout(branch, None, self.pool) for branch in (x, prompts))
+        return Encoded(features, aux=(aux,), taps=step.tapped)
+
     def layer(self, i: int, step: Pass, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Block ``i`` on the image branch ``x [B, S, D]`` and the prompt branch ``m``, which is ``[1, S, D]`` until it reads the image."""
-        block, fused = step.blocks[i], i in self.branches.fused
+        block = step.blocks[i]
         whole = i < step.depth - 1 or step.last != "prefix" or i in step.taps or step.observe is not None
-        reader = int(i in self.to_prompt)
+        reader = int(i in self.to_prompt) if i in self.branches.fused else None
         inserted = self.inserted[self.insert_at.index(i)] if i in self.insert_at else None
-        known = None if step.memory is None else step.memory.get(i)
-        sent = [x, m] if inserted is None or known is not None else [x, m, inserted().to(x.dtype)]
-        out, heads = self.branches.through(block, sent, reader if fused else None, None if whole else self.branches.prefix)
-        if heads is not None:
+        remembered = None if step.memory is None else step.memory.get(i)
+        sent = [x, m] if inserted is None or remembered is not None else [x, m, inserted().to(x.dtype)]
+        out, heads = self.branches.through(block, sent, reader, None if whole else self.branches.prefix)
+        if reader is not None and heads is not None:
             out[reader] = torch.add(out[reader], self.fuse(i, block, sent[reader], *heads), alpha=self.config.scale)
-        if inserted is not None:
-            added = inserted.scale.to(x.dtype) * out[2] if known is None else known
+        if isinstance(inserted, InsertedMap):
+            added = inserted.scale.to(x.dtype) * out[2] if remembered is None else remembered
             out[1] = out[1] + added
             if step.memory is not None:
                 step.memory[i] = added

@@ -92,7 +92,7 @@ class VPT(Method):
             if config.first or config.last or config.shared:
                 raise ValueError("first, last, shared: options of vpt-deep; vpt-shallow has prompts at one block only (insert_at)")
             return [config.insert_at]
-        if config.first and config.last or config.insert_at:
+        if (config.first and config.last) or config.insert_at:
             raise ValueError("first, last, insert_at: vpt-deep takes first or last, not both; insert_at is for vpt-shallow")
         if max(config.first or 0, config.last or 0) > depth:
             raise ValueError(f"first, last: the backbone has {depth} blocks, got {config.first or config.last}")

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from promptvit.testing.replay import Found, replay
+from promptvit.testing.replay import replay
 from promptvit.testing.vector import Vector
 
 VALUES, GRADIENTS = 1e-5, 5e-5  # of the largest value of a tensor
 EXACT = {"out/temp_after_forward"}
+
+Row = list[str]
+HEADER = ["case", "authors' code", "results", "worst value", "place", "worst gradient", "place", ""]
 
 
 @dataclass
@@ -45,6 +48,21 @@ class Report:
     differs: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
+    def row(self) -> Row:
+        """Plain cells for :func:`table`."""
+        source = f"{self.repository.removeprefix('https://github.com/')}@{self.commit[:7]}"
+        verdict = f"{len(self.failures)} fail" if self.failures else f"{len(self.differs)} differ by decision" if self.differs else ""
+        worst = [cell for found in (self.values, self.gradients) for cell in (f"{found.difference:.1e}", found.place)]
+        return [self.case, source, str(self.keys), *worst, verdict]
+
+
+def table(rows: list[Row]) -> list[str]:
+    """Lines of a Markdown table, columns aligned."""
+    rows = [HEADER, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
 
 def compare(path: str | os.PathLike[str]) -> Report:
     """Replay a vector and compare every result that it holds.
@@ -53,11 +71,6 @@ def compare(path: str | os.PathLike[str]) -> Report:
         ValueError: see :func:`replay`.
     """
     found, vector = replay(path), Vector.read(path)
-    return report(vector, found)
-
-
-def report(vector: Vector, found: Found) -> Report:
-    """Compare what was found with what the file holds."""
     result = Report(vector.meta["case"], vector.meta["source_repo"], vector.meta["source_commit"])
     for key, expected in sorted(vector.results().items()):
         if key not in found:

@@ -75,8 +75,8 @@ class Matching:
             raise self.vector.error(f"param/{theirs} is no parameter that we know")
         pattern = re.escape(row.ours.format(*match.groups())).replace(r"\*", r"\d+")
         ours = [parameter for name, parameter in self.parameters.items() if re.fullmatch(pattern, name)]
-        count = len(self.theirs[theirs])
-        rows = {"all": slice(None), "first": slice(None, count), "last": slice(-count, None)}[row.rows]
+        count = self.theirs[theirs].shape[0] if self.theirs[theirs].ndim else 0
+        rows = {"all": slice(None), "first": slice(count), "last": slice(-count, None) if count else slice(0)}[row.rows]
         expected, given = sum(parameter[rows].numel() for parameter in ours), self.theirs[theirs].numel()
         if not ours or expected != given:
             raise self.vector.error(f"param/{theirs} has {given} values in {tuple(self.theirs[theirs].shape)}, our method takes {expected}")

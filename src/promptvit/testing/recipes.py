@@ -46,7 +46,7 @@ def weights(vector: Vector) -> dict[str, Tensor]:
 def generator(vector: Vector, recipe: dict[str, Any], name: str) -> np.random.RandomState:
     """The generator that ``recipe`` names."""
     if recipe.get("rng") != "numpy.random.RandomState" or not isinstance(recipe.get("seed"), int):
-        raise vector.error(f"metadata {name} draws from {recipe.get('rng')!r}, seed {recipe.get('seed')!r}; known: numpy.random.RandomState")
+        raise vector.error(f"metadata {name} draws from {recipe.get('rng')!r}, seed {recipe.get('seed')!r}; need numpy.random.RandomState")
     return np.random.RandomState(recipe["seed"])
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from promptvit.backbones.base import Backbone, per_image
 from promptvit.heads.classification import LinearHead
-from promptvit.methods import Method, build_method
+from promptvit.methods import Encoded, build_method
 from promptvit.methods.gapt import GaPT
 from promptvit.methods.init import authors_windows, show
 from promptvit.methods.sa2vp import SA2VP
@@ -39,10 +39,10 @@ def replay(path: str | os.PathLike[str]) -> Found:
     vector = Vector.read(path)
     try:
         found = run(vector)
-    except (ValueError, RuntimeError) as error:
-        if str(error).startswith(str(vector.path)):
+    except Exception as error:  # whatever a file's odd numbers break in timm, torch or our code, the file is what is named
+        if str(error).startswith(f"{vector.path}: "):
             raise
-        raise vector.error(first_line(error)) from error
+        raise vector.error(f"cannot be replayed: {first_line(error)}") from error
     return {key: found[key].detach() for key in vector.results() if key in found}
 
 
@@ -96,7 +96,7 @@ def images_of(vector: Vector) -> Tensor:
 def run_batch(model: PromptedModel, matching: Matching, images: Tensor, labels: Tensor) -> tuple[Found, Found]:
     """Features, logits and loss (shape ``[1]``); gradients of the loss under the authors' names."""
     model.zero_grad()
-    encoded = model.method(model.backbone, images)
+    encoded: Encoded = model.method(model.backbone, images)
     features = (encoded.features, *encoded.aux)
     logits = tuple(model.head(f) for f in features)
     loss = model.method.loss(logits, labels)
@@ -106,9 +106,8 @@ def run_batch(model: PromptedModel, matching: Matching, images: Tensor, labels: 
         values |= {f"features{branch}": f, f"logits{branch}": z}
         if branch:
             values[f"loss{branch}"] = F.cross_entropy(z, labels).reshape(1)
-    assert model.head.weight.grad is not None and model.head.bias.grad is not None
-    gradients = {**matching.gradients(), "head.weight": model.head.weight.grad, "head.bias": model.head.bias.grad}
-    return values, {name: gradient.clone() for name, gradient in gradients.items()}
+    gradients = {**matching.gradients(), **{f"head.{name}": p.grad for name, p in model.head.named_parameters()}}
+    return values, {name: gradient.clone() for name, gradient in gradients.items() if gradient is not None}
 
 
 def singles(model: PromptedModel, matching: Matching, images: Tensor, labels: Tensor) -> Found:
@@ -154,15 +153,15 @@ def branch_states(model: PromptedModel, images: Tensor) -> Found:
     assert isinstance(method, SA2VP)
     found: Found = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, output: found.update({name: output})
+    def keep(i: int, what: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: found.update({f"{state_name(backbone, i)}.{what}": output})
 
     def observe(i: int, x: Tensor, m: Tensor, y: Tensor, n: Tensor) -> None:
         name = state_name(backbone, i)
         found.update({f"{name}.image_in": x, f"{name}.prompt_in": m, "final.image": y, "final.prompt": n})
 
-    hooks = [f.register_forward_hook(keep(f"{state_name(backbone, i)}.fusion")) for i, f in zip(method.branches.fused, method.fusions, strict=True)]
-    hooks += [e.register_forward_hook(keep(f"{state_name(backbone, i)}.inner_in")) for i, e in zip(method.insert_at, method.inserted, strict=True)]
+    hooks = [f.register_forward_hook(keep(i, "fusion")) for i, f in zip(method.branches.fused, method.fusions, strict=True)]
+    hooks += [e.register_forward_hook(keep(i, "inner_in")) for i, e in zip(method.insert_at, method.inserted, strict=True)]
     method(backbone, images, observe=observe)
     for hook in hooks:
         hook.remove()
@@ -215,15 +214,14 @@ def generated(vector: Vector, backbone: Backbone, images: Tensor) -> Found:
             raise vector.error(f"metadata generator_runs.{run_name} has type {kind!r}; known: {', '.join(CANDIDATES)}")
         if ids.ndim != 2 or len(ids) > backbone.depth or not 0 <= int(ids.min()) <= int(ids.max()) < recipe.get("permutation_length", 0):
             raise vector.error(f"{run_name}/ids {tuple(ids.shape)} are no row numbers for up to {backbone.depth} blocks")
-        rows: Any = CANDIDATES[kind]
-        samplers = {i: Picks(lambda tokens, rows=rows, count=count: rows(tokens, count), picked) for i, picked in enumerate(ids)}
+        samplers = {i: Picks(partial(CANDIDATES[kind], count=count), picked) for i, picked in enumerate(ids)}
         show(backbone, [images], samplers)
         found[f"{run_name}/prompt"] = torch.stack([sampler.prompts() for sampler in samplers.values()])
     return found
 
 
-CANDIDATES: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "random": lambda tokens, _count: tokens.flatten(0, 1),
-    "mean_pooling": lambda tokens, count: authors_windows(tokens, count, "mean"),
-    "max_pooling": lambda tokens, count: authors_windows(tokens, count, "max"),
+CANDIDATES: dict[str, Callable[..., Tensor]] = {
+    "random": lambda tokens, count: tokens.flatten(0, 1),
+    "mean_pooling": partial(authors_windows, pooling="mean"),
+    "max_pooling": partial(authors_windows, pooling="max"),
 }

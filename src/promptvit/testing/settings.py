@@ -32,8 +32,8 @@ def backbone_of(vector: Vector, weights: dict[str, Tensor]) -> Backbone:
     names = ("depths", "window") if swin else ("depth",)
     img, patch, dim, heads, *rest = (vector.field("shape", name) for name in ("img", "patch", "dim", "heads", *names))
     common = {
-        "img_size": img, "patch_size": patch, "embed_dim": dim, "num_heads": heads, "mlp_ratio": shape.get("mlp_ratio", 4), "num_classes": 0,
-        "norm_layer": partial(nn.LayerNorm, eps=vector.meta["ln_eps"]),
+        "img_size": img, "patch_size": patch, "embed_dim": dim, "num_heads": heads, "mlp_ratio": shape.get("mlp_ratio", 4),
+        "norm_layer": partial(nn.LayerNorm, eps=vector.meta["ln_eps"]), "num_classes": 0,
     }
     try:
         model: nn.Module
@@ -51,7 +51,7 @@ def backbone_of(vector: Vector, weights: dict[str, Tensor]) -> Backbone:
         if tensor.shape != state[name].shape:
             raise vector.error(f"timm/{name} has shape {tuple(tensor.shape)}, the metadata makes {tuple(state[name].shape)}")
     model.load_state_dict(weights, strict=False)
-    return wrap(model, name=vector.meta["case"], preprocessing=Preprocessing(size=(img, img)))
+    return wrap(model, name=vector.meta["case"], preprocessing=Preprocessing(size=(img, img), crop_pct=1.0))
 
 
 def setting(vector: Vector) -> Setting:
@@ -124,7 +124,7 @@ SETTINGS = {"vpt": vpt, "gapt": gapt, "spt": spt, "sa2vp": sa2vp}
 
 def prompts(vector: Vector) -> dict[str, Any]:
     """Options that every method with prompt tokens has."""
-    pool = vector.field("prompt", "pool")
-    if pool not in POOLS or vector.field("prompt", "location") != "prepend":
-        raise vector.error(f"metadata prompt pools {pool!r}, location {vector.field('prompt', 'location')!r}; known: {', '.join(POOLS)}; prepend")
+    pool, location = vector.field("prompt", "pool"), vector.field("prompt", "location")
+    if pool not in POOLS or location != "prepend":
+        raise vector.error(f"metadata prompt: pool {pool!r}, location {location!r}; known: {', '.join(POOLS)}; prepend")
     return {"num_prompts": vector.field("prompt", "num_tokens"), "pool": POOLS[pool]}

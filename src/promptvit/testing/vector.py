@@ -13,7 +13,8 @@ from torch import Tensor
 
 RESULTS = r"(state|out|grad|gradstat|single)/|gen\d+/prompt$"
 METADATA = (
-    "case", "method", "backbone", "shape", "batch", "num_classes", "prompt", "trainable", "grad_none", "ln_eps", "source_repo", "source_commit",
+    "case", "method", "backbone", "shape", "batch", "num_classes", "prompt", "trainable", "grad_none", "ln_eps",
+    "source_repo", "source_commit",
 )
 FEATURES = ("features", "logits", "loss")
 
@@ -52,7 +53,10 @@ class Vector:
         except (ValueError, RecursionError):
             raise ValueError(f"{path}: metadata is not JSON") from None
         vector = cls(path, meta, tensors)
-        vector.check()
+        try:
+            vector.check()
+        except (TypeError, AttributeError) as error:  # a list where a dictionary is due, and the like
+            raise vector.error(f"metadata is malformed ({first_line(error)})") from error
         return vector
 
     def check(self) -> None:
