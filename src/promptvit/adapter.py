@@ -225,7 +225,8 @@ def load(directory_or_hub_id: str | os.PathLike[str], backbone: Backbone | None 
         )
     for name, parameter in parameters.items():
         if parameter.shape != tensors[name].shape:
-            raise ValueError(f"adapter: {name} has shape {tuple(tensors[name].shape)}, {config.method} needs {tuple(parameter.shape)}")
+            shape = tuple(tensors[name].shape)
+            raise ValueError(f"adapter: {directory / WEIGHTS}: {name} has shape {shape}, {config.method} needs {tuple(parameter.shape)}")
         with torch.no_grad():
             parameter.copy_(tensors[name])
     return model.eval()

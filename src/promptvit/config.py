@@ -22,5 +22,6 @@ def checked(model: type[Config], values: dict[str, Any], kind: str = "option") -
         return model(**values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "options"
-        raise ValueError(f"{kind} {where}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}") from None
+        where = ".".join(map(str, first["loc"])) or "together"
+        got = f"; got {first['input']!r}" if first["loc"] else ""
+        raise ValueError(f"{kind} {where}: {first['msg'].removeprefix('Value error, ')}{got}") from None

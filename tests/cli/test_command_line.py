@@ -118,7 +118,8 @@ def test_set_refuses_what_it_cannot_read(pair):
 def test_pretrain_makes_a_backbone_and_goes_on(promptvit_command, tmp_path):
     line = [
         "pretrain", "--objective", "mae", "--out", tmp_path / "tiny", "--batch-size", 4, "--seed", 3, "--set", "width=16",
-        "--set", "depth=1", "--set", "heads=2", "--set", "patch_size=8", "--set", "decoder_width=8", "--set", "decoder_depth=1", "--steps", 2,
+        "--set", "depth=1", "--set", "heads=2", "--set", "patch_size=8", "--set", "decoder_width=8", "--set", "decoder_depth=1",
+        "--steps", 2,
     ]
     outcome = promptvit_command(*line)
     assert outcome.code == 0 and str(tmp_path / "tiny" / "export") in outcome.out

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from promptvit.data import BadImage, Pixels, Split, augment, batches
+from promptvit.data import BadImage, Pixels, Split, augment, batches, loader
 from promptvit.preprocessing import Preprocessing, to_tensor
 
 SQUARE = Preprocessing(size=(8, 8), crop_pct=1.0)
@@ -136,6 +136,17 @@ def test_resized_crops_come_from_the_original():
     seen = [collect(split, small, batch_size=1, epoch=epoch, policy="rrc-flip")[0] for epoch in range(20)]
     assert max(float(images.float().std()) for images in seen) > 60
     assert float(to_tensor(small.resized(split.image(0))).float().std()) < 40
+
+
+@pytest.mark.parametrize("policy", ["none", "crop", "crop-flip", "rrc-flip"])
+@pytest.mark.parametrize("preprocessing", [SQUARE, ROOMY, Preprocessing(size=(6, 9))])
+@pytest.mark.parametrize("varied", [False, True])
+def test_crops_on_the_training_device_are_the_same(monkeypatch, policy, preprocessing, varied):
+    options = {"batch_size": 6, "epoch": 3, "policy": policy, "data_seed": 4}
+    expected = collect(noise(20, 16, 13, varied), preprocessing, **options)
+    monkeypatch.setattr(loader, "_crops_itself", lambda device: True)
+    found = collect(noise(20, 16, 13, varied), preprocessing, device=torch.device("cpu"), **options)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1]) and found[2] == expected[2]
 
 
 class Counting(Split):

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from promptvit.cli import listing, pretraining, training, using
+from promptvit.cli import caching, listing, pretraining, training, using
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -19,6 +19,7 @@ app = typer.Typer(
 training.add_to(app)
 using.add_to(app)
 listing.add_to(app)
+caching.add_to(app)
 pretraining.add_to(app)
 
 UsageError: Any = typer.BadParameter.__base__  # click's own class, wherever this typer has its click from

@@ -32,7 +32,7 @@ def train(
     shots: Annotated[int | None, Option(help="Training images per class.")] = None,
     seed: Annotated[int | None, Option(help="Of initialisation, dropout, split and order.")] = None,
     out: Annotated[Path | None, Option(help="Run folder; default: runs/<data>-<method>-...")] = None,
-    memory: Annotated[str | None, Option(help="low: recompute activations instead of keeping them; the same numbers, a third slower.")] = None,
+    memory: Annotated[str | None, Option(help="low: recompute activations, do not keep them; same numbers, a third slower.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the last finished epoch.")] = False,
     strict: Annotated[bool, Option("--strict", help="Unreadable image files are errors.")] = False,
     settings: Annotated[list[str] | None, Option("--set", help="key=value: any other setting or option of the method.")] = None,

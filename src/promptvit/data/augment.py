@@ -13,7 +13,9 @@ A policy turns one row of uniform numbers into one picture; the row is a functio
 import math
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from promptvit.data.seeding import Purpose, generator
 from promptvit.preprocessing import Preprocessing
@@ -47,6 +49,24 @@ def random_crop(pixels: np.ndarray, size: tuple[int, int], row: np.ndarray, flip
         window = np.clip(np.arange(start, start + want), 0, have - 1)
         pixels = pixels.take(window[::-1] if axis == 2 and flip and row[2] < 0.5 else window, axis=axis)
     return pixels
+
+
+def random_crops(images: Tensor, size: tuple[int, int], rows: np.ndarray, flip: bool) -> Tensor:
+    """:func:`random_crop` for a batch ``[B, 3, h, w]`` of one shape, where it lies: two gathers, one launch each on a GPU.
+
+    On a CPU this takes three times as long as cutting 224 pixels image by image, which worker threads do ahead besides.
+    """
+    have = (images.shape[2], images.shape[3])
+    padding = (size[0] // 8, size[1] // 8) if have == tuple(size) else (0, 0)
+    for axis in (0, 1):
+        starts = (rows[:, axis] * (have[axis] - size[axis] + 2 * padding[axis] + 1)).astype(np.int64) - padding[axis]
+        window = np.clip(starts[:, None] + np.arange(size[axis]), 0, have[axis] - 1)
+        if axis == 1 and flip:
+            window = np.where(rows[:, 2:3] < 0.5, window[:, ::-1], window)
+        index = torch.from_numpy(window).to(images.device)
+        index = index[:, None, :, None].expand(-1, 3, -1, have[1]) if axis == 0 else index[:, None, None].expand(-1, 3, size[0], -1)
+        images = images.gather(2 + axis, index)
+    return images
 
 
 def random_resized_crop(image: Image.Image, preprocessing: Preprocessing, row: np.ndarray) -> Image.Image:

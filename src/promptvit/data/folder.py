@@ -7,7 +7,8 @@ files are ignored. Splits that are missing are cut out of the training images by
 * no ``val``: 15 % of train become val. The test images are not touched before the end.
 * no ``test``: 15 % of train become test. The given val selects, so its accuracy cannot also be what is reported.
 
-Every file is decoded once when the data set is loaded, so a damaged one shows before training and not in the middle of it.
+Every file is decoded when the data set is first loaded, so a damaged one shows before training and not in the middle of it; what was
+found is remembered while no file changes its size or time.
 """
 
 import os
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from promptvit.data import tree
 from promptvit.data.base import Dataset, Split, stratified_split
-from promptvit.data.images import BadImage, open_image
+from promptvit.data.cache import Cache
+from promptvit.data.images import FORMATS, BadImage, open_image
 from promptvit.data.registry import register
 from promptvit.data.seeding import Purpose, generator
 
@@ -48,13 +50,17 @@ def folder(name: str, *, root: Path | None, data_seed: int, strict: bool) -> Dat
         labels = [_label(file, split, number) for file in usable]
         splits[split] = Split(split, labels, [file.path for file in usable], [file.identifier for file in usable])
     _check_filled(splits, layout, skipped)
-    notes = layout.notes + ([f"skipped {len(skipped)} files that are no usable images: {_some(listed, 5)}"] if skipped else [])
+    notes = layout.notes + ([f"skipped {len(skipped)} files that are no usable images: {_some(listed, 20)}"] if skipped else [])
     notes += _cut_missing(splits, classes, data_seed)
     return Dataset(name, classes, splits, notes=notes, skipped=list(skipped.items()))
 
 
 def _unusable(files: list[tree.File]) -> dict[str, str]:
-    """Decode every file; identifier and reason of those that fail."""
+    """Identifier and reason of files that cannot be decoded."""
+    cache, facts = Cache(), [FORMATS, *((file.identifier, str(file.path.absolute()), *_size_and_time(file.path)) for file in files)]
+    known = cache.recall(facts)
+    if known is not None:
+        return dict(known)
 
     def reason(file: tree.File) -> str | None:
         try:
@@ -65,7 +71,17 @@ def _unusable(files: list[tree.File]) -> dict[str, str]:
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         reasons = pool.map(reason, files)
-        return {file.identifier: why for file, why in zip(files, reasons, strict=True) if why}
+        found = {file.identifier: why for file, why in zip(files, reasons, strict=True) if why}
+    cache.remember(facts, found)
+    return found
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return -1, -1
+    return facts.st_size, facts.st_mtime_ns
 
 
 def _label(file: tree.File, split: str, number: dict[str, int]) -> int:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from promptvit.data import augment
 from promptvit.data.base import Split
+from promptvit.data.cache import Cache
 from promptvit.data.seeding import Purpose, generator, shuffled
 from promptvit.errors import unknown
 from promptvit.preprocessing import Preprocessing
@@ -32,11 +34,14 @@ class Batch:
 class Pixels:
     """The resized, uncropped images of a split: ``pixels[i]`` is ``[3, h, w]`` uint8, to be read and not changed.
 
-    Images are kept in memory until ``budget`` bytes are full; the others are decoded again each time. Safe to share among threads.
+    Images are kept in memory until ``budget`` bytes are full. Those from files are also kept in a cache on disk, which serves the
+    rest, later runs and other processes. Safe to share among threads.
     """
 
-    def __init__(self, split: Split, preprocessing: Preprocessing, budget: int = MEMORY_BUDGET) -> None:
+    def __init__(self, split: Split, preprocessing: Preprocessing, budget: int = MEMORY_BUDGET, cache: Cache | None = None) -> None:
         self.split, self.preprocessing, self.left = split, preprocessing, budget
+        self.cache = Cache() if cache is None else cache
+        self.keys: dict[int, str] = {}
         self.kept: dict[int, np.ndarray] = {}
         self.lock = Lock()
 
@@ -55,12 +60,30 @@ class Pixels:
         found = self.kept.get(index)
         if found is not None:
             return found
-        decoded = _array(self.preprocessing.resized(self.split.image(index)))
+        decoded = self._from_file(index) if isinstance(self.split.items[index], Path) else self._decode(index)
         with self.lock:
             if index not in self.kept and decoded.nbytes <= self.left:
                 self.left -= decoded.nbytes
                 self.kept[index] = decoded
         return decoded
+
+    def _from_file(self, index: int) -> np.ndarray:
+        """Through the cache."""
+        item = self.split.items[index]
+        assert isinstance(item, Path)
+        try:
+            key = self.keys.get(index) or self.cache.key(item, self.preprocessing)
+        except OSError:
+            return self._decode(index)  # says what is wrong with the file
+        self.keys[index] = key
+        found = self.cache.get(key)
+        if found is None:
+            found = self._decode(index)
+            self.cache.put(key, found)
+        return found
+
+    def _decode(self, index: int) -> np.ndarray:
+        return _array(self.preprocessing.resized(self.split.image(index)))
 
 
 def batches(
@@ -74,6 +97,7 @@ def batches(
     rank: int = 0,
     world: int = 1,
     workers: int = 2,
+    device: torch.device | None = None,
 ) -> Iterator[Batch]:
     """Every image of ``split`` once, in batches that are made ahead by threads.
 
@@ -88,6 +112,7 @@ def batches(
         rank, world: this process and their number. Process ``r`` takes every ``world``-th image of each global batch of
             ``batch_size * world``, so 2 x 16 see what 1 x 32 sees. All processes get equally many batches; the last may be empty.
         workers: threads that decode and crop.
+        device: where training happens. On a GPU, images of one shape are cropped and mirrored there, a batch at a time, and stay there.
 
     Raises:
         ValueError: an argument out of range; at once, not at the first batch.
@@ -101,14 +126,25 @@ def batches(
     if not 0 <= rank < world:
         raise ValueError(f"rank: must be in 0..{world - 1}, got {rank}")
     if epoch is None:
-        policy, order = "none", np.arange(len(split))
-        rows = np.empty((len(split), 0))
-    else:
-        order = shuffled(len(split), generator(data_seed, Purpose.ORDER, epoch))
-        rows = augment.draws(policy, len(split), data_seed, epoch)
+        policy = "none"
+    rows = np.empty((len(split), 0)) if epoch is None else augment.draws(policy, len(split), data_seed, epoch)
+    chunks = places(len(split), batch_size, epoch, data_seed, rank, world)
+    crops_there = device if _crops_itself(device) and policy in ("crop", "crop-flip") else None
+    return _ahead(_Maker(split, preprocessing, policy, rows, crops_there), chunks, workers)
+
+
+def places(
+    count: int, batch_size: int, epoch: int | None = None, data_seed: int = 0, rank: int = 0, world: int = 1
+) -> list[np.ndarray]:
+    """Per batch the places of its images in a split of ``count``; see :func:`batches`."""
+    order = np.arange(count) if epoch is None else shuffled(count, generator(data_seed, Purpose.ORDER, epoch))
     step = batch_size * world
-    chunks = [order[start : start + step][rank::world] for start in range(0, len(order), step)]
-    return _ahead(_Maker(split, preprocessing, policy, rows), chunks, workers)
+    return [order[start : start + step][rank::world] for start in range(0, count, step)]
+
+
+def _crops_itself(device: torch.device | None) -> bool:
+    """Whether a batch is cropped faster on ``device`` than image by image in the threads."""
+    return device is not None and device.type == "cuda"
 
 
 def _array(image: Image.Image) -> np.ndarray:
@@ -119,15 +155,29 @@ def _array(image: Image.Image) -> np.ndarray:
 class _Maker:
     """Makes single batches. Only numpy and Pillow in here: each thread that calls torch would start a pool of threads of its own."""
 
-    def __init__(self, split: Split, preprocessing: Preprocessing, policy: str, rows: np.ndarray) -> None:
-        self.split, self.preprocessing, self.policy, self.rows = split, preprocessing, policy, rows
+    def __init__(
+        self, split: Split, preprocessing: Preprocessing, policy: str, rows: np.ndarray, device: torch.device | None = None
+    ) -> None:
+        self.split, self.preprocessing, self.policy, self.rows, self.device = split, preprocessing, policy, rows, device
         self.pixels = Pixels.of(split, preprocessing)
 
-    def __call__(self, indices: np.ndarray) -> np.ndarray:
+    def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Images ``[B, 3, H, W]``, or the whole resized ones, and whether these still have to be cropped, on ``device``."""
+        if self.device is not None and len(indices):
+            whole = [self.pixels[index] for index in indices.tolist()]
+            if len({pixels.shape for pixels in whole}) == 1:
+                return np.stack(whole), True
         images = np.empty((len(indices), 3, *self.preprocessing.size), dtype=np.uint8)
         for place, index in enumerate(indices.tolist()):
             images[place] = self.view(index)
-        return images
+        return images, False
+
+    def finish(self, indices: np.ndarray, images: np.ndarray, whole: bool) -> Tensor:
+        """What the batch holds; called by the thread that uses it."""
+        tensor = torch.from_numpy(images)
+        if not whole:
+            return tensor
+        return augment.random_crops(tensor.to(self.device), self.preprocessing.size, self.rows[indices], flip=self.policy == "crop-flip")
 
     def view(self, index: int) -> np.ndarray:
         """What is seen of one image, ``[3, H, W]``."""
@@ -142,11 +192,11 @@ class _Maker:
 def _ahead(make: _Maker, chunks: list[np.ndarray], workers: int) -> Iterator[Batch]:
     """Batches in order, ``workers`` of them under way while one is used."""
     labels = np.asarray(make.split.labels, dtype=np.int64)
-    waiting: deque[tuple[np.ndarray, Future[np.ndarray]]] = deque()
+    waiting: deque[tuple[np.ndarray, Future[tuple[np.ndarray, bool]]]] = deque()
 
     def first() -> Batch:
-        indices, images = waiting.popleft()
-        return Batch(torch.from_numpy(images.result()), torch.from_numpy(labels[indices]), torch.from_numpy(indices))
+        indices, made = waiting.popleft()
+        return Batch(make.finish(indices, *made.result()), torch.from_numpy(labels[indices]), torch.from_numpy(indices))
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="promptvit-data")
     try:

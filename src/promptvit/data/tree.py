@@ -56,7 +56,7 @@ def _read(root: Path) -> Layout:
         classes = _folders(folder)
         if not classes:
             raise ValueError(f"data_root: {folder} has no class folders; {EXPECTED}")
-        layout.classes[split] = [path.name for path in classes]
+        layout.classes[split] = [_class_name(path) for path in classes]
         layout.files[split] = [File(path, path.relative_to(layout.root).as_posix(), c.name) for c in classes for path in walk.files(c)]
     if len(layout.classes["train"]) < 2:
         only = layout.classes["train"][0]
@@ -93,6 +93,15 @@ def _split_folders(layout: Layout) -> dict[str, Path]:
     if others:
         layout.notes.append(f"not part of a split and left out: {', '.join(others)}")
     return given
+
+def _class_name(folder: Path) -> str:
+    """A class is named by its folder, and its name must fit into the adapter's config, which is UTF-8."""
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"data_root: the name of the class folder {folder.name!r} is not UTF-8; rename it") from None
+    return folder.name
+
 
 def _folders(path: Path) -> list[Path]:
     """Visible folders in natural order."""

@@ -33,7 +33,7 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    num_prompts: int = Field(10, ge=1)
+    num_prompts: int = Field(10, ge=1, le=100_000)
     pool: str | None = None
 
 

@@ -118,7 +118,9 @@ CELLS = {"lstm": LSTM, "gru": GRU}
 
 def _matrix(inputs: int, outputs: int, rank: int | None, generator: torch.Generator, *, bias: bool) -> nn.Module:
     bound = inputs**-0.5
-    layers = [nn.Linear(inputs, outputs, bias=bias)] if rank is None else [nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs, bias=bias)]
+    layers = [nn.Linear(inputs, outputs, bias=bias)]
+    if rank is not None:
+        layers = [nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs, bias=bias)]
     for layer in layers:
         nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     if bias:

@@ -77,7 +77,8 @@ class VPT(Method):
             uniform(widths.count(width), config.num_prompts, config.project or width, patch=backbone.patch_size, generator=generator)
             for width in self.stages
         )
-        self.rows = {i: (self.stages.index(width), widths[:n].count(width)) for n, (i, width) in enumerate(zip(stored, widths, strict=True))}
+        places = enumerate(zip(stored, widths, strict=True))
+        self.rows = {i: (self.stages.index(width), widths[:n].count(width)) for n, (i, width) in places}
         self.projection = nn.Linear(config.project, backbone.width) if config.project else None
         if self.projection is not None:
             nn.init.kaiming_normal_(self.projection.weight, mode="fan_out", generator=generator)
@@ -107,8 +108,8 @@ class VPT(Method):
             return
         if self.projection is not None:
             raise ValueError("init: token prototypes have the backbone's width; leave project off")
-        config = self.config
-        found = prototypes(backbone, batches, list(self.rows), config.num_prompts, config.init, config.windows, generator, config.init_images)
+        config, blocks = self.config, list(self.rows)
+        found = prototypes(backbone, batches, blocks, config.num_prompts, config.init, config.windows, generator, config.init_images)
         for i, (stage, row) in self.rows.items():
             self.prompts[stage].data[row] = found[i]
 

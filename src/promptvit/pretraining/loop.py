@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
@@ -39,7 +39,15 @@ class PretrainSettings(BaseModel):
     lr: float = Field(1.5e-3, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.05, ge=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PretrainSettings":
+        if self.width % (4 * self.heads) or self.decoder_width % 16:
+            raise ValueError(f"width must be a multiple of 4 * heads and decoder_width of 16, got {self.width}, {self.heads}, {self.decoder_width}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size must be a multiple of patch_size, got {self.image_size} and {self.patch_size}")
+        return self
 
 
 def pretrain(settings: PretrainSettings, out: Path, *, resume: bool = False, checkpoint_every: int = 50) -> Path:

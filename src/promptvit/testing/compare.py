@@ -103,5 +103,6 @@ def decided_otherwise(vector: Vector, key: str) -> bool:
     prompt = vector.meta["prompt"]
     if not prompt.get("reverse_deep"):
         return False
-    before = range(vector.meta["shape"]["depth"] - prompt["num_deep_layers"])
+    depth = vector.meta["shape"]["depth"]
+    before = range(depth - (prompt["num_deep_layers"] or depth))
     return not key.startswith(tuple(f"state/block{i}." for i in before))

@@ -84,9 +84,9 @@ class Vector:
     def field(self, *names: str) -> Any:
         """A metadata value, by the names that lead to it."""
         value: Any = self.meta
-        for name in names:
+        for depth, name in enumerate(names, start=1):
             if not isinstance(value, dict) or name not in value:
-                raise self.error(f"metadata lacks {'.'.join(names)}")
+                raise self.error(f"metadata lacks {'.'.join(names[:depth])}")
             value = value[name]
         return value
 
@@ -120,7 +120,7 @@ class Vector:
     def required(self) -> set[str]:
         """Keys without which a case of this kind is incomplete."""
         meta = self.meta
-        swin, branches = meta["backbone"] == "swin", meta["method"] == "sa2vp"
+        branches = meta["method"] == "sa2vp"
         keys = {"input/labels", "head/weight", "head/bias", "out/loss"}
         names = [f"{name}_{branch}" for name in FEATURES for branch in ("image", "prompt")] if branches else FEATURES
         keys |= {f"out/{name}" for name in names}
@@ -132,13 +132,25 @@ class Vector:
             keys |= {f"param/{name}" for name in meta["trainable"] if not name.startswith("head.")}
         if "batch_vs_single_max_abs_diff" in meta:
             keys |= {f"single/{name}" for name in FEATURES}
-        if branches:
-            keys |= {"state/final.image", "state/final.prompt"}
-        elif "generator_runs" not in meta and "weights_recipe" not in meta:
-            depths = self.field("shape", "depths") if swin else [self.field("shape", "depth")]
-            blocks = [f"stage{s}.block{b}" if swin else f"block{b}" for s, depth in enumerate(depths) for b in range(depth)]
-            keys |= {f"state/{block}.out" for block in blocks} | {f"state/{blocks[0]}.in"}
+        if meta["method"] == "gapt":
+            keys |= {"out/gate"} if self.field("gate", "num") else set()
+            keys |= {"out/temp_after_forward"} if self.field("temperature", "learned") else set()
+        if "generator_runs" not in meta and "weights_recipe" not in meta:
+            keys |= {f"state/{name}" for name in self._states(branches)}
         return keys
+
+    def _states(self, branches: bool) -> list[str]:
+        """States that are always stored: what leaves a block, or for two branches what enters it and what they exchange."""
+        if self.meta["backbone"] == "swin":
+            depths = {f"stage{s}.": depth for s, depth in enumerate(self.field("shape", "depths"))}
+            fused = f"stage{self.meta['prompt'].get('cross_stage')}.block"
+        else:
+            depths, fused = {"": self.field("shape", "depth")}, "block"
+        blocks = [f"{stage}block{b}" for stage, depth in depths.items() for b in range(depth)]
+        if not branches:
+            return [f"{blocks[0]}.in", *(f"{block}.out" for block in blocks)]
+        exchanged = [f"{block}.{part}" for block in blocks if block.startswith(fused) for part in ("image_in", "prompt_in", "fusion")]
+        return ["final.image", "final.prompt", *exchanged]
 
 
 def refuse_what_is_no_vector(path: Path) -> None:

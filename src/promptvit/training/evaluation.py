@@ -1,6 +1,6 @@
 """Score a model on a split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,19 +30,34 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(
-    model: PromptedModel, split: Split, *, batch_size: int = 64, workers: int = 2, progress: Callable[[int], None] = lambda images: None
+    model: PromptedModel, split: Split, *, batch_size: int = 64, workers: int = 2, progress: Callable[[int], None] = lambda images: None,
+    features: Tensor | None = None,
 ) -> Scores:
-    """Accuracy of ``model`` on every image of ``split``, once. ``progress`` is told how many images were done."""
+    """Accuracy of ``model`` on every image of ``split``, once. ``progress`` is told how many images were done.
+
+    ``features [N, D]`` of the split, where they are known, spare the backbone's pass.
+    """
     was_training = model.training
     model.eval()
-    device = next(model.head.parameters()).device
     seen = torch.zeros(len(model.classes), dtype=torch.long)
     right = seen.clone()
-    for batch in batches(split, model.preprocessing, batch_size=batch_size, workers=workers):
-        logits = model(model.preprocessing.normalized(batch.images.to(device)))
-        hits = batch.labels[logits.argmax(dim=-1).cpu() == batch.labels]
-        seen += batch.labels.bincount(minlength=len(seen))
-        right += hits.bincount(minlength=len(seen))
-        progress(len(batch.labels))
+    for logits, labels in _answers(model, split, batch_size, workers, features):
+        seen += labels.bincount(minlength=len(seen))
+        right += labels[logits.argmax(dim=-1).cpu() == labels].bincount(minlength=len(seen))
+        progress(len(labels))
     model.train(was_training)
     return Scores(seen, right)
+
+
+def _answers(
+    model: PromptedModel, split: Split, batch_size: int, workers: int, features: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits ``[B, C]`` and labels ``[B]``, batch by batch."""
+    device = next(model.head.parameters()).device
+    if features is None:
+        for batch in batches(split, model.preprocessing, batch_size=batch_size, workers=workers):
+            yield model(model.preprocessing.normalized(batch.images.to(device))), batch.labels
+    else:
+        labels = torch.tensor(split.labels, dtype=torch.long)
+        for rows, answers in zip(features.split(batch_size), labels.split(batch_size), strict=True):
+            yield model.head(rows.to(device)), answers

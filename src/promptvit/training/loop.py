@@ -3,20 +3,25 @@
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.loading import load_backbone
 from promptvit.data import Dataset, batches, load_dataset
+from promptvit.data.loader import places
 from promptvit.model import PromptedModel, create_model
-from promptvit.training.evaluation import evaluate
+from promptvit.training.evaluation import Scores, evaluate
 from promptvit.training.optimization import build_optimizer, set_rate
+from promptvit.training.probe import extract, inputs_are_fixed
 from promptvit.training.progress import Bar
 from promptvit.training.run import Epoch, RunFolder
 from promptvit.training.settings import TrainSettings, resolve
@@ -50,6 +55,7 @@ def train(*, resume: bool = False, loaded_backbone: Backbone | None = None, **se
         Diverged: the loss became NaN or infinite; the best adapter until then is kept.
     """
     chosen = resolve(**settings)
+    AcceleratorState._reset_state()  # a process may train more than once, in another precision
     accelerator = Accelerator(mixed_precision=chosen.precision)
     dataset = load_dataset(chosen.data, root=chosen.data_root, data_seed=chosen.data_seed, shots=chosen.shots, strict=chosen.strict)
     backbone = loaded_backbone or load_backbone(
@@ -87,6 +93,7 @@ class Run:
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.best_accuracy = -1.0
+        self.features: dict[str, Tensor] = {}  # by split, where one pass over the images is enough
 
     def fit(self, folder: RunFolder) -> None:
         """Train the epochs that are left, saving the state after each."""
@@ -96,7 +103,7 @@ class Run:
             for epoch in range(len(self.history), settings.epochs):
                 started = time.perf_counter()
                 loss, accuracy, lr = self.train_epoch(epoch, bar)
-                val_accuracy = evaluate(self.model, self.dataset.splits["val"], batch_size=settings.batch_size, workers=settings.workers).accuracy
+                val_accuracy = self.score("val").accuracy
                 self.history.append(Epoch(epoch + 1, loss, accuracy, val_accuracy, lr, round(time.perf_counter() - started, 3)))
                 if settings.select == "last" or val_accuracy > self.best_accuracy:
                     self.best, self.best_accuracy = self.trained(), val_accuracy
@@ -106,21 +113,15 @@ class Run:
 
     def train_epoch(self, epoch: int, bar: Bar) -> tuple[float, float, float]:
         """One pass over the training split: mean loss, accuracy, last learning rate."""
-        settings, model, preprocessing = self.settings, self.model, self.model.preprocessing
-        split = self.dataset.splits["train"]
-        steps = math.ceil(len(split) / settings.batch_size)
+        settings, model = self.settings, self.model
+        steps = math.ceil(len(self.dataset.splits["train"]) / settings.batch_size)
         torch.manual_seed(settings.seed * 1_000_003 + epoch)  # dropout is a function of (seed, epoch)
         model.train()
         total, right, seen, lr = 0.0, 0, 0, 0.0
-        loader = batches(
-            split, preprocessing, batch_size=settings.batch_size, epoch=epoch, policy=settings.augment or "none", data_seed=settings.data_seed,
-            workers=settings.workers,
-        )
-        for step, batch in enumerate(loader):
+        for step, (inputs, labels) in enumerate(self.inputs(epoch)):
             lr = set_rate(self.optimizer, epoch * steps + step, settings.epochs * steps, settings.warmup)
-            labels = batch.labels.to(self.accelerator.device)
             with self.accelerator.autocast():
-                outputs = model.outputs(preprocessing.normalized(batch.images.to(self.accelerator.device)))
+                outputs = (model.head(inputs),) if inputs_are_fixed(settings) else model.outputs(inputs)
                 loss = model.method.loss(outputs, labels)
             if not math.isfinite(loss.item()):
                 raise Diverged(
@@ -137,6 +138,41 @@ class Run:
             bar.batch(len(labels), total / seen, right / seen)
         return total / seen, right / seen, lr
 
+    def inputs(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's batches on the device: normalised images, or features where they are fixed; and labels."""
+        settings, split, device = self.settings, self.dataset.splits["train"], self.accelerator.device
+        features = self.known("train")
+        if features is not None:
+            labels = torch.tensor(split.labels, dtype=torch.long)
+            for rows in map(torch.from_numpy, places(len(split), settings.batch_size, epoch, settings.data_seed)):
+                yield features[rows].to(device), labels[rows].to(device)
+            return
+        loader = batches(
+            split, self.model.preprocessing, batch_size=settings.batch_size, epoch=epoch, policy=settings.augment or "none",
+            data_seed=settings.data_seed, workers=settings.workers, device=device,
+        )
+        for batch in loader:
+            yield self.model.preprocessing.normalized(batch.images.to(device)), batch.labels.to(device)
+
+    def known(self, split: str) -> Tensor | None:
+        """Features of a split where they are fixed, computed once; training in mixed precision sees what it computes."""
+        if not inputs_are_fixed(self.settings):
+            return None
+        if split not in self.features:
+            autocast = self.accelerator.autocast if split == "train" else nullcontext
+            settings = self.settings
+            self.features[split] = extract(
+                self.model, self.dataset.splits[split], batch_size=settings.batch_size, workers=settings.workers, autocast=autocast
+            )
+        return self.features[split]
+
+    def score(self, split: str) -> Scores:
+        """The model as it is now on a split."""
+        settings = self.settings
+        return evaluate(
+            self.model, self.dataset.splits[split], batch_size=settings.batch_size, workers=settings.workers, features=self.known(split)
+        )
+
     def finish(self, folder: RunFolder, status: str) -> dict[str, Any]:
         """Put the selected weights back, score them once on the test split, write the adapter and ``result.json``."""
         settings, model = self.settings, self.model
@@ -148,7 +184,7 @@ class Run:
         if self.best:
             self.put(self.best)
             if status == "ok":
-                scores = evaluate(model, self.dataset.splits["test"], batch_size=settings.batch_size, workers=settings.workers)
+                scores = self.score("test")
             metrics = {"split": "test", "accuracy": scores.accuracy if scores else None, "val_accuracy": self.best_accuracy}
             model.save_pretrained(folder.adapter, metrics=metrics)
         seconds = sum(epoch.seconds for epoch in self.history)

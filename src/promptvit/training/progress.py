@@ -49,4 +49,5 @@ class Bar:
         """Epoch ``number`` (from 1) ended with this validation accuracy."""
         self.val_accuracy = val_accuracy
         if not self.console.is_terminal and (number == self.epochs or number % max(1, self.epochs // 10) == 0):
-            self.console.print(f"{self.title}: epoch {number}/{self.epochs}  loss {self.loss:.3f}  val {val_accuracy:.1%}", highlight=False)
+            line = f"{self.title}: epoch {number}/{self.epochs}  loss {self.loss:.3f}  val {val_accuracy:.1%}"
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
