@@ -15,7 +15,6 @@ import torch
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.loading import load_backbone
 
-
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -110,7 +109,8 @@ def report(chosen: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Write ``rows`` to ``--json``, if asked."""
     if chosen.json:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps({"machine": machine() | {"clock": chosen.clock, "rounds": chosen.rounds}, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        facts = machine() | {"clock": chosen.clock, "rounds": chosen.rounds}
+        chosen.json.write_text(json.dumps({"machine": facts, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 def device() -> torch.device:

@@ -21,7 +21,9 @@ from promptvit.backbones.families import wrap
 from promptvit.preprocessing import Preprocessing
 
 BASE = {"img_size": 224, "patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12, "num_classes": 0}
-AXES: dict[str, list[int]] = {"prompts": [1, 10, 50, 100, 200], "tokens": [96, 160, 224, 320], "depth": [4, 8, 12, 24], "tasks": [1, 2, 4, 8]}
+AXES: dict[str, list[int]] = {
+    "prompts": [1, 10, 50, 100, 200], "tokens": [96, 160, 224, 320], "depth": [4, 8, 12, 24], "tasks": [1, 2, 4, 8],
+}
 PROMPTS = 50
 
 

@@ -22,9 +22,11 @@ CLASSES = 100
 BASELINES = ("linear", "full", "bias", "partial-1", "lora")
 
 
-def inference(model: PromptedModel, batch: Tensor) -> dict[str, Callable[[], object]]:
+def inference(model: PromptedModel, batch: Tensor, compiled: bool = False) -> dict[str, Callable[[], object]]:
     """Ours prepared for serving, the plain backbone with the tokens the method needs, the textbook."""
     prepared, extra = model.prepare_inference(), textbook.extra_tokens(model)
+    if compiled:
+        prepared.method.compile()
 
     @torch.inference_mode()
     def floor() -> Tensor:
@@ -37,10 +39,12 @@ def inference(model: PromptedModel, batch: Tensor) -> dict[str, Callable[[], obj
     return {"ours": lambda: prepared(batch), "floor": floor} | ({"textbook": written} if textbook.knows(model) else {})
 
 
-def training(model: PromptedModel, batch: Tensor) -> dict[str, Callable[[], object]]:
+def training(model: PromptedModel, batch: Tensor, compiled: bool = False) -> dict[str, Callable[[], object]]:
     """Forward and backward of the same three; optimisers cost next to nothing and are left out."""
     target, extra = torch.arange(len(batch), device=batch.device) % CLASSES, textbook.extra_tokens(model)
     head = copy.deepcopy(model.head)
+    if compiled:
+        model.method.compile()
 
     def back(loss: Tensor) -> None:
         loss.backward()
@@ -66,12 +70,12 @@ def operations(case: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def measure(backbone: Backbone, method: str, prompts: int, kind: str, batch: Tensor, rounds: int, clock: str, compiled: bool) -> dict[str, Any]:
+def measure(
+    backbone: Backbone, method: str, prompts: int, kind: str, batch: Tensor, rounds: int, clock: str, compiled: bool
+) -> dict[str, Any]:
     """One row of the table."""
     model = promptvit.create_model(backbone, method, CLASSES, num_prompts=prompts).train(kind == "step")
-    if compiled:
-        model.method.compile()
-    cases = KINDS[kind](model, batch)
+    cases = KINDS[kind](model, batch, compiled)
     timed = interleaved(cases, rounds, clock=clock)
     row: dict[str, Any] = {"method": method, "prompts": prompts, "kind": kind, "batch": len(batch), "compiled": compiled}
     row |= {f"{name}_seconds": timed.median(name) for name in cases}

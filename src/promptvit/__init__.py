@@ -14,13 +14,32 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Backbone": "backbones.base", "reference_path": "backbones.base", "list_backbones": "backbones.loading", "load_backbone": "backbones.loading",
-    "list_datasets": "data", "load_dataset": "data", "list_methods": "methods", "PromptedModel": "model", "create_model": "model",
-    "RunResult": "training", "TrainSettings": "training", "train": "training",
+    "Backbone": "backbones.base",
+    "reference_path": "backbones.base",
+    "list_backbones": "backbones.loading",
+    "load_backbone": "backbones.loading",
+    "list_datasets": "data",
+    "load_dataset": "data",
+    "list_methods": "methods",
+    "PromptedModel": "model",
+    "create_model": "model",
+    "RunResult": "training",
+    "TrainSettings": "training",
+    "train": "training",
 }
 __all__ = [
-    "Backbone", "PromptedModel", "RunResult", "TrainSettings", "create_model", "list_backbones", "list_datasets", "list_methods", "load_backbone",
-    "load_dataset", "reference_path", "train",
+    "Backbone",
+    "PromptedModel",
+    "RunResult",
+    "TrainSettings",
+    "create_model",
+    "list_backbones",
+    "list_datasets",
+    "list_methods",
+    "load_backbone",
+    "load_dataset",
+    "reference_path",
+    "train",
 ]
 
 

@@ -23,7 +23,7 @@ def atomic(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path]
     try:
         yield temporary
         if sync:
-            with open(temporary, "rb") as written:
+            with temporary.open("rb") as written:
                 os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)

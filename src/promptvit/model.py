@@ -123,8 +123,16 @@ class PreparedModel:
 
 
 def create_model(
-    backbone: str | os.PathLike[str] | Backbone, method: str, num_classes: int, *, pretrained: bool = True, head: str = "linear",
-    head_init: HeadInit = "small", classes: Sequence[str] | None = None, preprocessing: Preprocessing | None = None, seed: int = 0,
+    backbone: str | os.PathLike[str] | Backbone,
+    method: str,
+    num_classes: int,
+    *,
+    pretrained: bool = True,
+    head: str = "linear",
+    head_init: HeadInit = "small",
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    seed: int = 0,
     **method_options: Any,
 ) -> PromptedModel:
     """Put a method and a fresh head on a frozen backbone.

@@ -56,7 +56,11 @@ class Preprocessing(BaseModel):
         return self.model_copy(update=changes)
 
     def __str__(self) -> str:
-        way = f"short side to {' x '.join(str(round(s / self.crop_pct)) for s in self.size)}, centre crop" if self.resize == "short" else "direct"
+        way = (
+            f"short side to {' x '.join(str(round(s / self.crop_pct)) for s in self.size)}, centre crop"
+            if self.resize == "short"
+            else "direct"
+        )
         return f"{self.size[0]} x {self.size[1]} px ({way}, {self.interpolation}), mean {self.mean}, std {self.std}"
 
     def resized(self, image: Image.Image) -> Image.Image:

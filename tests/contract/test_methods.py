@@ -74,7 +74,9 @@ def pairs():
     for build in FAMILIES:
         kind = backbone_of(build).family
         for method in promptvit.list_methods():
-            (runs if kind in method_class(method).families else refused).append(pytest.param((method, build), id=f"{method}-{build.__name__}"))
+            (runs if kind in method_class(method).families else refused).append(
+                pytest.param((method, build), id=f"{method}-{build.__name__}")
+            )
     return runs, refused
 
 

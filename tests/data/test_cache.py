@@ -77,7 +77,8 @@ def test_same_pixels_as_without_and_decoded_once(tmp_path, store, decoded, prepr
 def test_what_decides_the_pixels_is_in_the_key(tmp_path, store, monkeypatch):
     split = pictures(tmp_path / "images", 2)
     first, second = split.items
-    keys = {store.key(first, p) for p in (SMALL, LARGE, SMALL.model_copy(update={"resize": "direct"}), SMALL.model_copy(update={"crop_pct": 1.0}))}
+    others = [SMALL.model_copy(update=change) for change in ({"resize": "direct"}, {"crop_pct": 1.0})]
+    keys = {store.key(first, p) for p in (SMALL, LARGE, *others)}
     assert len(keys) == 4 and store.key(second, SMALL) not in keys
     assert store.key(first, SMALL.model_copy(update={"mean": (0.5, 0.5, 0.5)})) in keys, "normalisation comes later"
     copy = tmp_path / "elsewhere.png"

@@ -90,9 +90,9 @@ def test_low_memory_gives_the_same_numbers(model):
     assert_equal(step(model), expected, 1e-6)
 
 
-@pytest.mark.parametrize(("method", "options"), [("vpt-deep", {"dropout": 0.5}), ("gapt", {"dropout": 0.5, "hard": True}), ("lora", {"dropout": 0.5})])
+@pytest.mark.parametrize(("method", "options"), [("vpt-deep", {}), ("gapt", {"hard": True}), ("lora", {})])
 def test_low_memory_is_exact_with_dropout(method, options):
-    model = create(method, "vit", **options)
+    model = create(method, "vit", dropout=0.5, **options)
     expected = step(model)
     model.method.low_memory = True
     assert_equal(step(model), expected, 1e-6)

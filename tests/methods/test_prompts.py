@@ -198,7 +198,11 @@ def test_sizes_on_vit_b16(prompts, tmp_path):
     head = width * classes + classes
     flow = prompts * width
     expected = {
-        "linear": 0, "vpt-shallow": flow, "vpt-deep": depth * flow, "spt-deep": depth * flow, "gapt": flow + 2 * depth - 1,
+        "linear": 0,
+        "vpt-shallow": flow,
+        "vpt-deep": depth * flow,
+        "spt-deep": depth * flow,
+        "gapt": flow + 2 * depth - 1,
         "lspt": flow + 2 * depth - 1 + 8 * width**2 + 4 * width,
     }
     for method, weights in expected.items():

@@ -19,8 +19,24 @@ from promptvit.training.optimization import build_optimizer, schedule
 
 EPOCH_KEYS = ["epoch", "train_loss", "train_accuracy", "val_accuracy", "lr", "seconds"]
 RESULT_KEYS = {
-    "method", "reading", "backbone", "fingerprint", "dataset", "seed", "data_seed", "split", "accuracy", "val_accuracy", "per_class_accuracy",
-    "num_trainable", "num_total", "epochs", "train_seconds", "images_per_second", "settings_hash", "status",
+    "method",
+    "reading",
+    "backbone",
+    "fingerprint",
+    "dataset",
+    "seed",
+    "data_seed",
+    "split",
+    "accuracy",
+    "val_accuracy",
+    "per_class_accuracy",
+    "num_trainable",
+    "num_total",
+    "epochs",
+    "train_seconds",
+    "images_per_second",
+    "settings_hash",
+    "status",
 }
 
 
@@ -83,8 +99,16 @@ def test_the_adapter_gives_the_runs_accuracy_again(backbone, tmp_path):
 def test_training_learns(tmp_path):
     """Full tuning fits a few digits, far above chance: the loop moves weights the right way."""
     finished = promptvit.train(
-        backbone=tiny_backbone(tmp_path / "backbone"), method="full", data="digits", shots=10, epochs=60, batch_size=10, lr=4e-3,
-        augment="none", out=str(tmp_path / "run"), select="last",
+        backbone=tiny_backbone(tmp_path / "backbone"),
+        method="full",
+        data="digits",
+        shots=10,
+        epochs=60,
+        batch_size=10,
+        lr=4e-3,
+        augment="none",
+        out=str(tmp_path / "run"),
+        select="last",
     )
     lines = (finished.run_dir / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["train_accuracy"] > 0.9 and finished.result["accuracy"] > 0.4
@@ -95,8 +119,27 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(backbone, tmp
     whole = run(backbone, tmp_path / "whole", **settings)
     folder = tmp_path / "killed"
     line = [
-        sys.executable, "-m", "promptvit", "train", "--backbone", backbone, "--method", "gapt", "--data", "digits", "--shots", "8",
-        "--epochs", "5", "--set", "batch_size=8", "--set", "dropout=0.1", "--out", str(folder), "--resume",
+        sys.executable,
+        "-m",
+        "promptvit",
+        "train",
+        "--backbone",
+        backbone,
+        "--method",
+        "gapt",
+        "--data",
+        "digits",
+        "--shots",
+        "8",
+        "--epochs",
+        "5",
+        "--set",
+        "batch_size=8",
+        "--set",
+        "dropout=0.1",
+        "--out",
+        str(folder),
+        "--resume",
     ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     chance = random.Random(0)
@@ -191,6 +234,13 @@ def test_best_and_last_selection(backbone, tmp_path, monkeypatch):
     assert numbers(last.run_dir)[2] != numbers(best.run_dir)[2]
 
 
+def test_validating_now_and_then(backbone, tmp_path):
+    finished = run(backbone, tmp_path / "run", epochs=5, validate_every=2)
+    values = [json.loads(line)["val_accuracy"] for line in (finished.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [value is None for value in values] == [True, False, True, False, False]
+    assert finished.result["val_accuracy"] == max(value for value in values if value is not None)
+
+
 def test_no_decay_on_biases_gates_and_vectors(backbone, tmp_path):
     model = promptvit.create_model(promptvit.load_backbone(backbone), "lspt", 3)
     settings = promptvit.TrainSettings(
@@ -200,9 +250,14 @@ def test_no_decay_on_biases_gates_and_vectors(backbone, tmp_path):
     names = {id(p): name for name, p in model.trainable_parameters()}
     found = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     assert found == {
-        "method.prompts": (0.1, 0.1), "method.gate_logits": (0.1, 0.0), "method.temperatures": (0.1, 0.0),
-        "method.cell.from_input.weight": (0.1, 0.1), "method.cell.from_input.bias": (0.1, 0.0), "method.cell.from_hidden.weight": (0.1, 0.1),
-        "head.weight": (0.01, 0.5), "head.bias": (0.01, 0.0),
+        "method.prompts": (0.1, 0.1),
+        "method.gate_logits": (0.1, 0.0),
+        "method.temperatures": (0.1, 0.0),
+        "method.cell.from_input.weight": (0.1, 0.1),
+        "method.cell.from_input.bias": (0.1, 0.0),
+        "method.cell.from_hidden.weight": (0.1, 0.1),
+        "head.weight": (0.01, 0.5),
+        "head.bias": (0.01, 0.0),
     }
 
 

@@ -300,4 +300,4 @@ class Pass:
         """``function(*arguments)``, whose intermediate results are not kept for the backward pass where ``recompute`` is on."""
         if not (self.recompute and torch.is_grad_enabled()):
             return function(*arguments)
-        return checkpoint(function, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
+        return checkpoint(function, *arguments, use_reentrant=False)

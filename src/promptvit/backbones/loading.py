@@ -35,8 +35,13 @@ def list_backbones() -> list[str]:
 
 
 def load_backbone(
-    name_or_path: str | os.PathLike[str], *, pretrained: bool = True, arch: str | dict[str, Any] | None = None,
-    image_size: int | tuple[int, int] | None = None, pool: str | None = None, seed: int = 0,
+    name_or_path: str | os.PathLike[str],
+    *,
+    pretrained: bool = True,
+    arch: str | dict[str, Any] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    pool: str | None = None,
+    seed: int = 0,
 ) -> Backbone:
     """Load a Vision Transformer, frozen, without its classifier.
 
@@ -84,14 +89,17 @@ def load_backbone(
     if image_size is not None:
         backbone = _at_size(backbone, image_size)
     public = folder is None or bundled.folder(name) is not None or name.startswith("hf:")
-    backbone.load_arguments = {
-        "name_or_path": name, "pretrained": pretrained, "arch": arch, "image_size": image_size, "pool": pool, "seed": seed
-    } if public else None
+    backbone.load_arguments = (
+        {"name_or_path": name, "pretrained": pretrained, "arch": arch, "image_size": image_size, "pool": pool, "seed": seed}
+        if public
+        else None
+    )
     return backbone
 
 
 def _is_path(name: str) -> bool:
-    return os.path.exists(name) or name.endswith(_SUFFIXES) or any(mark in name for mark in (os.sep, "/", "~")) and not name.startswith("hf:")
+    looks_like_one = name.endswith(_SUFFIXES) or any(mark in name for mark in (os.sep, "/", "~"))
+    return Path(name).exists() or (looks_like_one and not name.startswith("hf:"))
 
 
 def _from_hub(repository: str) -> Path:
@@ -113,8 +121,9 @@ def _from_timm(name: str, pretrained: bool, seed: int) -> Any:
     try:
         return timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:
+        detail = (str(error).splitlines() or ["no detail"])[0]
         raise ValueError(
-            f"backbone: no usable weights for {name} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'}). "
+            f"backbone: no usable weights for {name} ({type(error).__name__}: {detail}). "
             f"With no network and no cache, give a file: load_backbone('weights.safetensors', arch='{name}'), or pretrained=False for "
             "random weights"
         ) from None
@@ -137,7 +146,9 @@ def _build_for(checkpoint: Checkpoint, arch: str | dict[str, Any] | None, name: 
     if own is not None and isinstance(arch, dict):
         clashes = {k: (own[k], v) for k, v in arch.items() if k in own and own[k] != v}
         if clashes:
-            raise ValueError("arch: the file's own config says otherwise: " + ", ".join(f"{k}={a!r}, not {b!r}" for k, (a, b) in clashes.items()))
+            raise ValueError(
+                "arch: the file's own config says otherwise: " + ", ".join(f"{k}={a!r}, not {b!r}" for k, (a, b) in clashes.items())
+            )
         own = {**arch, **own}
     if own is not None and isinstance(arch, str) and own.get("name", arch) != arch:
         raise ValueError(f"arch: the file's own config says {own['name']}, not {arch}")
@@ -159,9 +170,15 @@ def _load_exactly(model: nn.Module, state: dict[str, Tensor], name: str) -> None
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
-    wrong = [f"{k} {tuple(v.shape)} (the architecture has {expected[k]})" for k, v in state.items() if k in expected and tuple(v.shape) != expected[k]]
+    wrong = [
+        f"{k} {tuple(v.shape)} (the architecture has {expected[k]})"
+        for k, v in state.items()
+        if k in expected and tuple(v.shape) != expected[k]
+    ]
     if missing or unexpected or wrong:
-        faults = [f"{label}: {_few(keys)}" for label, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong)) if keys]
+        faults = [
+            f"{label}: {_few(keys)}" for label, keys in (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong)) if keys
+        ]
         raise ValueError(f"backbone: {name} does not fit the architecture; {'; '.join(faults)}; check arch=")
     model.load_state_dict(state)
 
@@ -196,8 +213,11 @@ def _at_size(backbone: Backbone, image_size: int | tuple[int, int]) -> Backbone:
     backbone.model.set_input_size(img_size=size)
     log.info("image size %s instead of the weights' own %s: positions interpolated", size, backbone.preprocessing.size)
     resized = wrap(
-        backbone.model, name=backbone.name, preprocessing=backbone.preprocessing.model_copy(update={"size": size}),
-        is_mae=backbone.is_mae, pool=backbone.pool,
+        backbone.model,
+        name=backbone.name,
+        preprocessing=backbone.preprocessing.model_copy(update={"size": size}),
+        is_mae=backbone.is_mae,
+        pool=backbone.pool,
     )
     resized._fingerprint = backbone._fingerprint
     return resized

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import PIL
 
-import promptvit
 from promptvit import files
 from promptvit.preprocessing import Preprocessing
 
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 
 LIMIT_GIB = 20.0
 FORMAT = b"PVC1"
-VERSIONS = [FORMAT.decode(), PIL.__version__, promptvit.__version__]
+VERSIONS = [FORMAT.decode(), PIL.__version__]
 HEADER = struct.Struct("<4sIII")  # format, height, width, CRC-32 of the pixels
 MAPPED = 2**17  # bytes; smaller entries are read, because a process may hold some 65,000 mappings only
 OWN = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..+")  # an entry, or one that is being written
@@ -85,7 +84,7 @@ class Cache:
         Raises:
             OSError: it cannot be read.
         """
-        with open(image, "rb") as file:
+        with image.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         return _digest([content, preprocessing.model_dump(mode="json", include={"size", "resize", "crop_pct", "interpolation"})])
 
@@ -148,7 +147,7 @@ class Cache:
         if self.broken or size > self.limit:
             return
         try:
-            with files.atomic(self._path(key), sync=False) as temporary, open(temporary, "wb") as file:
+            with files.atomic(self._path(key), sync=False) as temporary, temporary.open("wb") as file:
                 file.writelines(parts)
         except OSError as error:
             if self._path(key).exists():  # another process was faster, and its file is in use
@@ -191,7 +190,7 @@ def _read(path: Path) -> np.ndarray:
     Raises:
         ValueError, struct.error: it is cut off or damaged. OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         kind, height, width, checksum = HEADER.unpack(file.read(HEADER.size))
         size = 3 * height * width
         if kind != FORMAT or os.fstat(file.fileno()).st_size != HEADER.size + size:

@@ -39,7 +39,8 @@ def curves(histories: dict[str, list[dict[str, Any]]], path: Path) -> Path:
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
         epochs = [line["epoch"] for line in history]
         left.plot(epochs, [line["train_loss"] for line in history], color=colour, label=name)
-        right.plot(epochs, [100 * line["val_accuracy"] for line in history], color=colour, label=name)
+        validated = [(line["epoch"], 100 * line["val_accuracy"]) for line in history if line["val_accuracy"] is not None]
+        right.plot(*zip(*validated, strict=True), color=colour, marker=".", label=name)
     left.set(xlabel="epoch", ylabel="training loss", yscale="log")
     right.set(xlabel="epoch", ylabel="validation accuracy (%)")
     right.legend()

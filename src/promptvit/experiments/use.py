@@ -37,7 +37,12 @@ def load_model(run: str, *, backbone: str | None = None, arch: str | None = None
 
 
 def evaluate_run(
-    run: str, *, data: str | None = None, data_root: str | None = None, split: str = "test", backbone: str | None = None,
+    run: str,
+    *,
+    data: str | None = None,
+    data_root: str | None = None,
+    split: str = "test",
+    backbone: str | None = None,
     arch: str | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a run on its own data set, or on another one with the same class names.
@@ -64,7 +69,11 @@ def evaluate_run(
         raise ValueError(f"data: {data} has other classes than the adapter ({counts}; not in both: {odd})")
     scores = evaluate(model, dataset.splits[split])
     return {
-        "run": str(run), "dataset": dataset.name, "split": split, "images": int(scores.seen.sum()), "accuracy": scores.accuracy,
+        "run": str(run),
+        "dataset": dataset.name,
+        "split": split,
+        "images": int(scores.seen.sum()),
+        "accuracy": scores.accuracy,
         "per_class_accuracy": scores.per_class(model.classes),
     }
 

@@ -4,6 +4,18 @@ from promptvit.methods import baselines, gapt, lora, lspt, sa2vp, spt, vpt
 from promptvit.methods.base import Encoded, Method, MethodConfig, build_method, list_methods, method_class, register
 
 __all__ = [
-    "Encoded", "Method", "MethodConfig", "baselines", "build_method", "gapt", "list_methods", "lora", "lspt", "method_class", "register",
-    "sa2vp", "spt", "vpt",
+    "Encoded",
+    "Method",
+    "MethodConfig",
+    "baselines",
+    "build_method",
+    "gapt",
+    "list_methods",
+    "lora",
+    "lspt",
+    "method_class",
+    "register",
+    "sa2vp",
+    "spt",
+    "vpt",
 ]

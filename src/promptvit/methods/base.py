@@ -87,7 +87,12 @@ class Method(nn.Module):
         return None
 
     def forward(
-        self, backbone: Backbone, images: Tensor, *, taps: Collection[int] = (), observe: Callable[..., None] | None = None,
+        self,
+        backbone: Backbone,
+        images: Tensor,
+        *,
+        taps: Collection[int] = (),
+        observe: Callable[..., None] | None = None,
         memory: PromptMemory | None = None,
     ) -> Encoded:
         """Features of normalised ``images [B, 3, H, W]``; see :class:`Pass` for the keyword arguments."""

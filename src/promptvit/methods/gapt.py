@@ -1,7 +1,7 @@
 """Gated Prompt Tuning (Yoo et al., ICML 2023): a gate per block mixes its output prompts with its input prompts.
 
-    [c_l, Q_l, X_l] = B_l([c_{l-1}, P_{l-1}, X_{l-1}]);   P_l = g_l Q_l + (1 - g_l) P_{l-1},   g_l = sigmoid(gamma_l)
-    attention of block l: softmax(q k^T / (sqrt(d) tau_l))
+[c_l, Q_l, X_l] = B_l([c_{l-1}, P_{l-1}, X_{l-1}]);   P_l = g_l Q_l + (1 - g_l) P_{l-1},   g_l = sigmoid(gamma_l)
+attention of block l: softmax(q k^T / (sqrt(d) tau_l))
 """
 
 from collections.abc import Iterable

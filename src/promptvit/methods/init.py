@@ -126,8 +126,14 @@ def sampler(kind: Init, windows: Windows, count: int, generator: torch.Generator
 
 
 def prototypes(
-    backbone: Backbone, batches: Iterable[Tensor], blocks: Collection[int], count: int, kind: Init, windows: Windows,
-    generator: torch.Generator, images: int | None = None,
+    backbone: Backbone,
+    batches: Iterable[Tensor],
+    blocks: Collection[int],
+    count: int,
+    kind: Init,
+    windows: Windows,
+    generator: torch.Generator,
+    images: int | None = None,
 ) -> dict[int, Tensor]:
     """Prompts ``[count, D]`` for each of ``blocks`` from normalised training images ``[B, 3, H, W]``, or the first ``images`` of them."""
     samplers = {i: sampler(kind, windows, count, generator) for i in sorted(blocks)}

@@ -52,7 +52,9 @@ class LoRA(Linear):
         if not any(re.fullmatch(pattern, name) for name, _ in copy.model.named_modules()):
             raise ValueError(f"lora: no attention in the blocks of {backbone.name} has projections named {' or '.join(config.targets)}")
         lora = peft.LoraConfig(
-            r=config.rank, lora_alpha=config.rank if config.alpha is None else config.alpha, lora_dropout=config.dropout,
+            r=config.rank,
+            lora_alpha=config.rank if config.alpha is None else config.alpha,
+            lora_dropout=config.dropout,
             target_modules=pattern,
         )
         for module in copy.model.modules():

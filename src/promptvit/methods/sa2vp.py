@@ -1,10 +1,10 @@
 """SA2VP (Pei et al., AAAI 2024): a prompt map, aligned with the image tokens, goes through the same frozen blocks as a second branch.
 
-    S_0 = E W + positions                               E [P+N, r], W [r, D]: low rank, the same map for every image
-    F_i(q, kv) = MLP_i(LN(q + A_i(q, kv)))              A_i: block i's attention, over 3x3 neighbourhoods in the other branch
-    image to prompt:  S' = B_i(S) + a F_i(S, X) + c_j B_i(E_j W_j),  X' = B_i(X)      (E_j, c_j: not at the first such block)
-    prompt to image:  X' = B_i(X) + a F_i(X, S),                     S' = B_i(S)
-    loss = 0.8 CE(head(X)) + 0.2 CE(head(S))
+S_0 = E W + positions                               E [P+N, r], W [r, D]: low rank, the same map for every image
+F_i(q, kv) = MLP_i(LN(q + A_i(q, kv)))              A_i: block i's attention, over 3x3 neighbourhoods in the other branch
+image to prompt:  S' = B_i(S) + a F_i(S, X) + c_j B_i(E_j W_j),  X' = B_i(X)      (E_j, c_j: not at the first such block)
+prompt to image:  X' = B_i(X) + a F_i(X, S),                     S' = B_i(S)
+loss = 0.8 CE(head(X)) + 0.2 CE(head(S))
 """
 
 from collections.abc import Collection
@@ -19,7 +19,6 @@ from promptvit.backbones import base
 from promptvit.backbones.base import Backbone, Pass
 from promptvit.methods.base import Encoded, Method, MethodConfig, register
 from promptvit.methods.branches import Branches, FlatBranches, SwinBranches
-from promptvit.methods.init import uniform
 from promptvit.methods.neighbourhood import Neighbourhood
 
 BRANCHES: dict[str, type[Branches]] = {"vit": FlatBranches, "eva": FlatBranches, "swin": SwinBranches}
@@ -72,11 +71,10 @@ class SA2VP(Method):
         maps = len(further) * at.inserts if config.maps is None else config.maps
         if maps > len(further):
             raise ValueError(f"maps: to_prompt has {len(further)} blocks after the first, got {maps}")
-        patch = backbone.patch_size
         tokens = at.prefix + at.grid[0] * at.grid[1]
-        self.map = PromptMap(at.rows, config.rank, at.channels, patch, generator)
+        self.map = PromptMap(at.rows, config.rank, at.channels, generator)
         self.insert_at = further[:maps]
-        self.inserted = nn.ModuleList(InsertedMap(tokens, config.rank, at.width, patch, generator) for _ in self.insert_at)
+        self.inserted = nn.ModuleList(InsertedMap(tokens, config.rank, at.width, generator) for _ in self.insert_at)
         self.fusions = nn.ModuleList(Fusion(at.width, config.rank, generator) for _ in at.fused)
         self.near = Neighbourhood(at.grid, at.prefix, padded=config.attention == "padded")
 
@@ -131,23 +129,28 @@ class SA2VP(Method):
 
 
 class PromptMap(nn.Module):
-    """A learned row for each token, in rank r and mapped to the tokens' width: ``[1, tokens, D]``. Starts as VPT's prompts do."""
+    """A learned row for each token, in rank r and mapped to the tokens' width: ``[1, tokens, D]``.
 
-    def __init__(self, tokens: int, rank: int, width: int, patch: tuple[int, int], generator: torch.Generator) -> None:
+    Starts as in the authors' code: rows from a truncated normal of 0.02, the projection by Xavier.
+    """
+
+    def __init__(self, tokens: int, rank: int, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.rows = nn.Parameter(uniform(tokens, rank, patch=patch, generator=generator))
-        self.projection = seeded(nn.Linear(rank, width), generator)
+        self.rows = nn.Parameter(nn.init.trunc_normal_(torch.empty(tokens, rank), std=0.02, generator=generator))
+        self.projection = nn.Linear(rank, width)
+        nn.init.xavier_uniform_(self.projection.weight, generator=generator)
+        nn.init.zeros_(self.projection.bias)
 
     def forward(self) -> Tensor:
         return self.projection(self.rows)[None]
 
 
 class InsertedMap(PromptMap):
-    """A further map, and the scale ``[D]`` of what the block makes of it."""
+    """A further map, and the scale ``[D]`` of what the block makes of it, which starts normal with 0.02 (authors' code)."""
 
-    def __init__(self, tokens: int, rank: int, width: int, patch: tuple[int, int], generator: torch.Generator) -> None:
-        super().__init__(tokens, rank, width, patch, generator)
-        self.scale = nn.Parameter(torch.full((width,), 0.1))
+    def __init__(self, tokens: int, rank: int, width: int, generator: torch.Generator) -> None:
+        super().__init__(tokens, rank, width, generator)
+        self.scale = nn.Parameter(torch.empty(width).normal_(std=0.02, generator=generator))
 
 
 class Fusion(nn.Module):
@@ -166,7 +169,7 @@ class Fusion(nn.Module):
 
 
 def seeded(layer: nn.Linear, generator: torch.Generator) -> nn.Linear:
-    """Weights uniform in +-1/sqrt(inputs), bias zero. (The authors' initial values are not among the facts we have.)"""
+    """Weights uniform in +-1/sqrt(inputs), bias zero. (How the authors start the fusions is not among the facts we have.)"""
     bound = layer.in_features**-0.5
     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     nn.init.zeros_(layer.bias)

@@ -1,7 +1,7 @@
 """Visual Prompt Tuning (Jia et al., ECCV 2022): learnable tokens beside the patches, at one block or at every block.
 
-    shallow: [c_1, Z_1, X_1] = B_1([c_0, P, X_0]);  [c_l, Z_l, X_l] = B_l([c_{l-1}, Z_{l-1}, X_{l-1}])
-    deep:    [c_l,  _ , X_l] = B_l([c_{l-1}, P_{l-1}, X_{l-1}])
+shallow: [c_1, Z_1, X_1] = B_1([c_0, P, X_0]);  [c_l, Z_l, X_l] = B_l([c_{l-1}, Z_{l-1}, X_{l-1}])
+deep:    [c_l,  _ , X_l] = B_l([c_{l-1}, P_{l-1}, X_{l-1}])
 """
 
 from collections.abc import Collection, Iterable

@@ -44,7 +44,9 @@ class PretrainSettings(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "PretrainSettings":
         if self.width % (4 * self.heads) or self.decoder_width % 16:
-            raise ValueError(f"width must be a multiple of 4 * heads and decoder_width of 16, got {self.width}, {self.heads}, {self.decoder_width}")
+            raise ValueError(
+                f"width must be a multiple of 4 * heads and decoder_width of 16, got {self.width}, {self.heads}, {self.decoder_width}"
+            )
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size must be a multiple of patch_size, got {self.image_size} and {self.patch_size}")
         return self
@@ -71,8 +73,10 @@ def pretrain(settings: PretrainSettings, out: Path, *, resume: bool = False, che
         raise FileExistsError(f"out: {out} already holds a pre-training run; pass --resume to go on with it, or choose another folder")
     model = _build(settings)
     trained = [p for p in model.parameters() if p.requires_grad]
-    decay = [{"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
+    decay = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(decay, lr=settings.lr, betas=(0.9, 0.95))
     losses: list[float] = []
     if checkpoint.exists():
@@ -98,7 +102,12 @@ def pretrain(settings: PretrainSettings, out: Path, *, resume: bool = False, che
                 raise FloatingPointError(f"pre-training diverged at step {step}: loss {losses[-1]}; lower lr (now {settings.lr})")
             progress.update(bar, advance=1, description=f"{settings.objective} loss {losses[-1]:.3f}")
             if (step + 1) % checkpoint_every == 0 or step + 1 == settings.steps:
-                state = {"settings": settings.model_dump(), "model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
+                state = {
+                    "settings": settings.model_dump(),
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "losses": losses,
+                }
                 with files.atomic(checkpoint) as temporary:
                     torch.save(state, temporary)
     files.write_json(out / "losses.json", [round(value, 5) for value in losses])
@@ -115,8 +124,12 @@ def _build(settings: PretrainSettings) -> MAE:
 
 def _architecture(settings: PretrainSettings) -> dict[str, Any]:
     return {
-        "img_size": settings.image_size, "patch_size": settings.patch_size, "embed_dim": settings.width,
-        "depth": settings.depth, "num_heads": settings.heads, "num_classes": 0,
+        "img_size": settings.image_size,
+        "patch_size": settings.patch_size,
+        "embed_dim": settings.width,
+        "depth": settings.depth,
+        "num_heads": settings.heads,
+        "num_classes": 0,
     }
 
 
@@ -141,8 +154,13 @@ def export(encoder: VisionTransformer, settings: PretrainSettings, folder: Path)
         "architecture": "vit_base_patch16_224",  # only names the family; model_args hold every size
         "model_args": _architecture(settings),
         "pretrained_cfg": {
-            "tag": settings.objective, "input_size": [3, settings.image_size, settings.image_size], "mean": [MEAN] * 3, "std": [STD] * 3,
-            "interpolation": "bicubic", "crop_pct": 1.0, "num_classes": 0,
+            "tag": settings.objective,
+            "input_size": [3, settings.image_size, settings.image_size],
+            "mean": [MEAN] * 3,
+            "std": [STD] * 3,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "num_classes": 0,
         },
         "promptvit": {"settings": settings.model_dump(), "stream_version": stream.VERSION},
     }

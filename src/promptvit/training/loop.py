@@ -66,12 +66,13 @@ def train(*, resume: bool = False, loaded_backbone: Backbone | None = None, **se
         backbone.to(accelerator.device), chosen.method, len(dataset.classes), classes=dataset.classes, head_init=chosen.head_init,
         preprocessing=preprocessing, seed=chosen.seed, **chosen.options,
     )
-    chosen = chosen.model_copy(update={"options": model.method.config.model_dump(mode="json"), "augment": chosen.augment or dataset.augment})
+    options = model.method.config.model_dump(mode="json")
+    chosen = chosen.model_copy(update={"options": options, "augment": chosen.augment or dataset.augment})
     folder = RunFolder(chosen, resume)
     for note in dataset.notes:
         log.info(note)
-    own = "the weights' own" if preprocessing == backbone.preprocessing else f"replaced by normalization={chosen.normalization}, resize={chosen.resize}"
-    log.info("preprocessing (%s): %s", own, preprocessing)
+    own = preprocessing == backbone.preprocessing
+    log.info("preprocessing (%s): %s", "the weights' own" if own else "not the weights' own", preprocessing)
     with torch.random.fork_rng():
         run = Run(chosen, model, dataset, accelerator)
         saved = folder.load_state()
@@ -103,10 +104,11 @@ class Run:
             for epoch in range(len(self.history), settings.epochs):
                 started = time.perf_counter()
                 loss, accuracy, lr = self.train_epoch(epoch, bar)
-                val_accuracy = self.score("val").accuracy
+                due = (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs
+                val_accuracy = self.score("val").accuracy if due else None
                 self.history.append(Epoch(epoch + 1, loss, accuracy, val_accuracy, lr, round(time.perf_counter() - started, 3)))
-                if settings.select == "last" or val_accuracy > self.best_accuracy:
-                    self.best, self.best_accuracy = self.trained(), val_accuracy
+                if settings.select == "last" or (val_accuracy is not None and val_accuracy > self.best_accuracy):
+                    self.best, self.best_accuracy = self.trained(), val_accuracy or 0.0
                 folder.save_state(self.state(), self.history)
                 board(self.history[-1])
                 bar.epoch(epoch + 1, val_accuracy)
@@ -177,7 +179,8 @@ class Run:
         """Put the selected weights back, score them once on the test split, write the adapter and ``result.json``."""
         settings, model = self.settings, self.model
         result: dict[str, Any] = {
-            "method": settings.method, "reading": model.method.reading, "backbone": model.backbone.name, "fingerprint": model.backbone.fingerprint,
+            "method": settings.method, "reading": model.method.reading,
+            "backbone": model.backbone.name, "fingerprint": model.backbone.fingerprint,
             "dataset": self.dataset.name, "seed": settings.seed, "data_seed": settings.data_seed, "split": "test",
         }
         scores = None

@@ -6,7 +6,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -60,10 +60,8 @@ def _room(rows: int, width: int, in_memory: int) -> Tensor:
     with tempfile.NamedTemporaryFile(suffix=".features", delete=False) as file:
         path = Path(file.name)
     room = torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.float32).view(rows, width)
-    try:
+    with suppress(PermissionError):  # Windows does not delete a mapped file
         path.unlink()  # the mapping keeps the pages; nothing is left behind however the process ends
-    except PermissionError:  # Windows does not delete a mapped file
-        pass
     return room
 
 

@@ -2,17 +2,9 @@
 
 import time
 from types import TracebackType
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-
-class Reporter(Protocol):
-    """Told about every batch and every epoch."""
-
-    def batch(self, images: int, loss: float, accuracy: float) -> None: ...
-    def epoch(self, number: int, val_accuracy: float) -> None: ...
 
 
 class Bar:
@@ -45,9 +37,9 @@ class Bar:
         self.progress.update(self.task, advance=images, state=state)
         self.loss = loss
 
-    def epoch(self, number: int, val_accuracy: float) -> None:
-        """Epoch ``number`` (from 1) ended with this validation accuracy."""
-        self.val_accuracy = val_accuracy
+    def epoch(self, number: int, val_accuracy: float | None) -> None:
+        """Epoch ``number`` (from 1) ended with this validation accuracy, if it was validated."""
+        self.val_accuracy = self.val_accuracy if val_accuracy is None else val_accuracy
         if not self.console.is_terminal and (number == self.epochs or number % max(1, self.epochs // 10) == 0):
-            line = f"{self.title}: epoch {number}/{self.epochs}  loss {self.loss:.3f}  val {val_accuracy:.1%}"
+            line = f"{self.title}: epoch {number}/{self.epochs}  loss {self.loss:.3f}  val {self.val_accuracy:.1%}"
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)

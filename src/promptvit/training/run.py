@@ -18,12 +18,12 @@ from promptvit.training.settings import TrainSettings
 
 @dataclass
 class Epoch:
-    """One line of ``metrics.jsonl``; accuracies in 0..1, time in seconds."""
+    """One line of ``metrics.jsonl``; accuracies in 0..1 (None where the epoch was not validated), time in seconds."""
 
     epoch: int
     train_loss: float
     train_accuracy: float
-    val_accuracy: float
+    val_accuracy: float | None
     lr: float
     seconds: float
 
@@ -92,7 +92,8 @@ class RunFolder:
 
         def show(epoch: Epoch) -> None:
             for name in ("train_loss", "train_accuracy", "val_accuracy", "lr"):
-                writer.add_scalar(name, getattr(epoch, name), epoch.epoch)
+                if getattr(epoch, name) is not None:
+                    writer.add_scalar(name, getattr(epoch, name), epoch.epoch)
             writer.flush()
 
         try:

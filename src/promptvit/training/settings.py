@@ -30,6 +30,7 @@ class TrainSettings(BaseModel):
         head_lr, head_weight_decay: for the head; None: the same as for the method.
         warmup: share of the steps with a linearly rising rate; then half a cosine to zero.
         select: ``best`` keeps the epoch with the highest validation accuracy (the earliest on ties), ``last`` the last one.
+        validate_every: epochs between two validations; the last epoch is always validated.
         precision: ``no`` is float32.
         memory: ``low`` keeps each block's inputs only and computes the rest again in the backward pass: the same numbers, a third slower.
         head_init: see :class:`LinearHead`.
@@ -64,6 +65,7 @@ class TrainSettings(BaseModel):
     head_weight_decay: float | None = Field(None, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
     select: Literal["best", "last"] = "best"
+    validate_every: int = Field(1, ge=1)
     precision: Literal["no", "bf16", "fp16"] = "no"
     memory: Literal["normal", "low"] = "normal"
     head_init: HeadInit = "small"
