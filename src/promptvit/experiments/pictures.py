@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from promptvit import files
 from promptvit.data import Split
@@ -41,10 +42,11 @@ def curves(histories: dict[str, list[dict[str, Any]]], path: Path) -> Path:
         left.plot(epochs, [line["train_loss"] for line in history], color=colour, label=name)
         validated = [(line["epoch"], 100 * line["val_accuracy"]) for line in history if line["val_accuracy"] is not None]
         right.plot(*zip(*validated, strict=True), color=colour, marker=".", label=name)
-    left.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     right.set(xlabel="epoch", ylabel="validation accuracy (%)")
     right.legend()
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     return _save(figure, path)
 

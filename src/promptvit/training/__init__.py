@@ -2,7 +2,7 @@
 
 from promptvit.training.evaluation import Scores, evaluate
 from promptvit.training.loop import Diverged, RunResult, train
-from promptvit.training.probe import HeadSettings, Heads, extract, train_heads
+from promptvit.training.probe import Heads, HeadSettings, extract, train_heads
 from promptvit.training.settings import TrainSettings, resolve
 
 __all__ = [
