@@ -4,6 +4,7 @@
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def sources(folder: Path, count: int, rounds: int, clock: str) -> dict[str, Any]
 
     kept = Pixels(split, PREPROCESSING, cache=store)
     read(kept)
-    cases = {
+    cases: dict[str, Callable[[], object]] = {
         "decode": lambda: read(Pixels(split, PREPROCESSING, cache=Cache(folder / "none", 0))),
         "disk": lambda: read(Pixels(split, PREPROCESSING, cache=store)),
         "memory": lambda: read(kept),

@@ -36,7 +36,7 @@ def speed(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set_xlabel(f"{kind}: time over the floor")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()
-    axes[1].legend(frameon=False, fontsize=8, loc="upper right")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     save(figure, path)
 
 
@@ -75,7 +75,7 @@ def scale(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set_xlabel(label)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("time over a plain pass")
-    axes[0].legend(frameon=False, fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     axes[3].set_ylabel("time over one task")
     axes[3].set_ylim(0.95, 1.25)
     save(figure, path)

@@ -60,45 +60,47 @@ def interval(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
 
 
-def bars(found: dict[str, dict[str, Any]]) -> list[tuple[str, str, str, bool]]:
-    """What was asked for: name, bar, measured, met."""
-    rows: list[tuple[str, str, str, bool]] = []
+def bars(found: dict[str, dict[str, Any]]) -> list[list[Any]]:
+    """What was asked for: name, bar, measured, met, name of the command."""
+    rows: list[list[Any]] = []
 
-    def most(name: str, limit: float, value: float, text: str = "") -> None:
-        rows.append((name, f"at most {limit:g}", text or f"{value:.3f}", value <= limit))
+    def most(by: str, name: str, limit: float, value: float, text: str = "") -> None:
+        rows.append([name, f"at most {limit:g}", text or f"{value:.3f}", "yes" if value <= limit else "**no**", by])
 
-    def least(name: str, limit: float, value: float, text: str = "") -> None:
-        rows.append((name, f"at least {limit:g}", text or f"{value:.2f}", value >= limit))
+    def least(by: str, name: str, limit: float, value: float, text: str = "") -> None:
+        rows.append([name, f"at least {limit:g}", text or f"{value:.2f}", "yes" if value >= limit else "**no**", by])
 
     deep = found["deep"]["rows"]
     for prompts, limit in ((100, 1.06), (200, 1.12)):
         ratio = find(deep, kind="inference", prompts=prompts)["over_floor"]
-        most(f"vpt-deep inference over the plain backbone, {prompts} prompts", limit, ratio["median"], interval(ratio))
+        most("deep", f"vpt-deep inference over the plain backbone, {prompts} prompts", limit, ratio["median"], interval(ratio))
     for prompts, limit in ((100, 1.5), (200, 1.8)):
         ratio = find(deep, kind="step", prompts=prompts)["faster_than_textbook"]
-        least(f"vpt-deep step, times faster than the textbook, {prompts} prompts", limit, ratio["median"], interval(ratio))
+        least("deep", f"vpt-deep step, times faster than the textbook, {prompts} prompts", limit, ratio["median"], interval(ratio))
     ratio = find(deep, kind="step", prompts=100)["over_floor"]
-    most("vpt-deep step over the plain floor, 100 prompts", 1.15, ratio["median"], interval(ratio))
+    most("deep", "vpt-deep step over the plain floor, 100 prompts", 1.15, ratio["median"], interval(ratio))
     flowing = found["flowing"]["rows"]
     for method in ("gapt", "vpt-shallow"):
         ratio = find(flowing, method=method, kind="step", prompts=100)["over_floor"]
-        most(f"{method} step over the floor of 297 tokens, 100 prompts", 1.08, ratio["median"], interval(ratio))
+        most("flowing", f"{method} step over the floor of 297 tokens, 100 prompts", 1.08, ratio["median"], interval(ratio))
     row = next(row for row in flowing if "over_gapt" in row)
-    most("lspt step over gapt, 100 prompts", 1.45, row["over_gapt"]["median"], interval(row["over_gapt"]))
-    most("the same over what its operation count implies", 1.12, row["over_gapt"]["median"] / row["operations_over_gapt"])
+    most("flowing", "lspt step over gapt, 100 prompts", 1.45, row["over_gapt"]["median"], interval(row["over_gapt"]))
+    most("flowing", "the same over what its operation count implies", 1.12, row["over_gapt"]["median"] / row["operations_over_gapt"])
     for kind, limit in (("inference", 2.25), ("step", 2.4)):
         ratio = find(found["sa2vp"]["rows"], kind=kind)["over_floor"]
-        most(f"sa2vp {kind} over the plain floor", limit, ratio["median"], interval(ratio))
+        most("sa2vp", f"sa2vp {kind} over the plain floor", limit, ratio["median"], interval(ratio))
     saved = found["memory"]["rows"][0]
     for key, what, limit in (
         ("ours_over_unfused", "textbook unfused", 0.55), ("ours_over_fused", "textbook fused", 0.78),
         ("ours_low_over_unfused", "textbook unfused, with `--memory low`", 0.15),
     ):
-        most(f"saved bytes, vpt-deep, 100 prompts, batch 16, over {what}", limit, saved[key])
+        most("memory", f"saved bytes, vpt-deep, 100 prompts, batch 16, over {what}", limit, saved[key])
     heads = find(found["probe"]["rows"], what="heads", classes=10)
-    least("100 heads trained together, times faster than one by one (10 classes)", 10, heads["faster"]["median"], interval(heads["faster"]))
+    ratio = heads["faster"]
+    least("probe", "100 heads trained together, times faster than one by one (10 classes)", 10, ratio["median"], interval(ratio))
     once = find(found["probe"]["rows"], what="one pass")
-    least(f"linear baseline, {once['images']} images, {once['epochs']} epochs, times faster than one pass per epoch", 20, once["faster"])
+    sizes = f"{once['images']} images, {once['epochs']} epochs"
+    least("probe", f"linear baseline, {sizes}, times faster than one pass per epoch", 20, once["faster"])
     return rows
 
 
@@ -127,30 +129,32 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     facts = found["deep"]["machine"]
     machine = f"{facts['processor']}, {facts['threads']} thread(s), torch {facts['torch']}, Python {facts['python']}"
     parts = [f"{machine}. Clock: {CLOCKS[facts['clock']]}.\n"]
-    cells: list[list[Any]] = [[name, bar, text, "yes" if met else "**no**"] for name, bar, text, met in bars(found)]
-    parts.append("### Bars\n\n" + table(["what", "bar", "measured", "met"], cells))
+    parts.append("### Bars\n\n" + table(["what", "bar", "measured", "met", "by"], bars(found)))
+    parts.append("Commands:\n\n" + "\n".join(f"- {name}: `{results['command']}`" for name, results in found.items()) + "\n")
     speed = [row for name in ("deep", "flowing", "sa2vp") for row in found[name]["rows"]]
     row = next(row for row in speed if "over_gapt" in row)
-    parts.append("### Speed (ViT-B/16, 224 px, float32, batch 2)\n\n" + speed_table(speed))
+    parts.append("### Speed (ViT-B/16, 224 px, float32, batch 2)\n\nBy deep, flowing, sa2vp.\n\n" + speed_table(speed))
     parts.append(f"lspt over gapt, step, 100 prompts: {interval(row['over_gapt'])}; operation counts: {row['operations_over_gapt']:.3f}.\n")
     parts.append("![speed](figures/speed.png)\n")
     memory = found["memory"]["rows"] + found["memory_others"]["rows"]
     keys = ("textbook_unfused", "textbook_fused", "ours", "ours_low")
     cells = [[row["method"], row["batch"], *(f"{row[key]:.1f}" if key in row else "-" for key in keys)] for row in memory]
     head = ["method, 100 prompts", "batch", *(key.replace("_", " ") for key in keys)]
-    parts.append("### Saved for the backward pass (MiB per image, ViT-B/16)\n\n" + table(head, cells) + "\n![memory](figures/memory.png)\n")
-    parts.append("### Growth\n\n![scale](figures/scale.png)\n")
+    title = "### Saved for the backward pass (MiB per image, ViT-B/16)\n\nBy memory, memory_others.\n\n"
+    parts.append(title + table(head, cells) + "\n![memory](figures/memory.png)\n")
+    parts.append("### Growth\n\nBy scale.\n\n![scale](figures/scale.png)\n")
     pixels, *crops = found["data"]["rows"]
     cells = [[key, pixels[f"{key}_ms"]] for key in ("decode", "disk", "memory")]
-    parts.append("### Data path\n\n" + table(["resized pixels of a 500 x 375 JPEG", "ms per image"], cells))
+    parts.append("### Data path\n\nBy data.\n\n" + table(["resized pixels of a 500 x 375 JPEG", "ms per image"], cells))
     cells = [[f"{row['from']} to {row['to']} px", row["one_by_one_ms"], row["batch_ms"]] for row in crops]
     parts.append(table(["crop and mirror a batch of 64", "image by image, ms", f"as one batch ({crops[0]['device']}), ms"], cells))
     heads = [row for row in found["probe"]["rows"] if row["what"] == "heads"]
-    keys = ("classes", "one_by_one_seconds", "together_seconds")
-    cells = [[*(row[key] for key in keys), interval(row["faster"]), f"{row['largest_difference']:.1e}"] for row in heads]
+    cells = [
+        [row["classes"], row["one_by_one_seconds"], row["together_seconds"], interval(row["faster"]), f"{row['largest_difference']:.1e}"]
+        for row in heads
+    ]
     head = ["100 heads, width 384, classes", "one by one, s", "together, s", "times faster", "largest relative difference"]
-    parts.append("### Linear probes\n\n" + table(head, cells))
-    parts.append("### Commands\n\n" + "\n".join(f"- `{results['command']}`" for results in found.values()) + "\n")
+    parts.append("### Linear probes\n\nBy probe.\n\n" + table(head, cells))
     return "\n".join(parts)
 
 

@@ -42,10 +42,12 @@ def measure(axis: str, value: int, method: str, kind: str, chosen: Any) -> dict[
     batch = images(backbone, chosen.batch)
     ours = KINDS[kind](model, batch)["ours"]
 
-    def plain() -> Tensor:
+    def plain() -> object:
         with torch.inference_mode(kind == "inference"):
             features = textbook.plain(backbone, batch)
-        return features if kind == "inference" else features.sum().backward()
+        if kind == "step":
+            features.sum().backward()
+        return features
 
     timed = interleaved({"ours": ours, "plain": plain}, chosen.rounds, clock=chosen.clock)
     row: dict[str, Any] = {"axis": axis, "value": value, "method": method, "kind": kind, "batch": chosen.batch, "width": chosen.width}

@@ -36,7 +36,10 @@ def inference(model: PromptedModel, batch: Tensor, compiled: bool = False) -> di
     def written() -> Tensor:
         return textbook.logits(model, batch)
 
-    return {"ours": lambda: prepared(batch), "floor": floor} | ({"textbook": written} if textbook.knows(model) else {})
+    cases: dict[str, Callable[[], object]] = {"ours": lambda: prepared(batch), "floor": floor}
+    if textbook.knows(model):
+        cases["textbook"] = written
+    return cases
 
 
 def training(model: PromptedModel, batch: Tensor, compiled: bool = False) -> dict[str, Callable[[], object]]:

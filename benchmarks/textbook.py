@@ -43,14 +43,15 @@ def logits(model: PromptedModel, images: Tensor) -> Tensor:
         out = joined[:, first : first + p.shape[1]]
         if isinstance(method, LSPT) and i < backbone.depth - 1:
             out = out + x[:, first:].mean(dim=1, keepdim=True)
-            hidden, state = method.cell(out, state)
+            cell: Any = method.cell
+            hidden, state = cell(out, state)
             out = out + hidden
         p = method.mix(i, out, p) if isinstance(method, GaPT) else out
     return model.head(backbone.model.norm(x)[:, 0])
 
 
 @contextmanager
-def tempered(block: Any, temperature: Tensor | None) -> Iterator[None]:
+def tempered(block: Any, temperature: float | Tensor | None) -> Iterator[None]:
     """Divide the block's attention logits by ``temperature``, through its query norm."""
     if temperature is None:
         yield

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from promptvit import files
 from promptvit.data.proc import stream
-from promptvit.pretraining.mae import MAE
+from promptvit.pretraining.mae import MAE, decoder_heads
 
 MEAN, STD = 0.5, 0.25  # of the stream, measured; stored with the weights
 
@@ -43,10 +43,9 @@ class PretrainSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> "PretrainSettings":
-        if self.width % (4 * self.heads) or self.decoder_width % 16:
-            raise ValueError(
-                f"width must be a multiple of 4 * heads and decoder_width of 16, got {self.width}, {self.heads}, {self.decoder_width}"
-            )
+        for width, heads in ((self.width, self.heads), (self.decoder_width, decoder_heads(self.decoder_width))):
+            if width % heads or width % 4:
+                raise ValueError(f"width and decoder_width must be multiples of 4 and of their number of heads, got {width} and {heads}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size must be a multiple of patch_size, got {self.image_size} and {self.patch_size}")
         return self

@@ -29,7 +29,7 @@ class MAE(nn.Module):
         self.mask_ratio = mask_ratio
         self.patch = encoder.patch_embed.patch_size[0]
         grid = encoder.patch_embed.grid_size
-        heads = max(1, decoder_width // 16)
+        heads = decoder_heads(decoder_width)
         self.embed = nn.Linear(encoder.embed_dim, decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
         self.blocks = nn.ModuleList([Block(decoder_width, heads, qkv_bias=True) for _ in range(decoder_depth)])
@@ -68,6 +68,11 @@ class MAE(nn.Module):
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
         y = self.predict(self.norm(y[:, 1:].gather(1, hidden.expand(-1, -1, y.shape[-1]))))
         return (y.float() - target).square().mean()
+
+
+def decoder_heads(width: int) -> int:
+    """Attention heads of a decoder: one for every 16 channels."""
+    return max(1, width // 16)
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
