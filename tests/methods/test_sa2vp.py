@@ -72,11 +72,11 @@ def test_fast_path_equals_the_plain_computation(family, attention, rows, columns
     with reference_path():
         expected, expected_gradients = answers(model, images)
     for ours, plain in zip(outputs, expected, strict=True):
-        assert worst(ours, plain) <= 1e-9
+        assert worst(ours, plain) <= 1e-7
     for name, gradient in expected_gradients.items():
-        assert (gradients[name] - gradient).abs().max() <= 1e-9 * max(1e-3, gradient.abs().max()), name
+        assert (gradients[name] - gradient).abs().max() <= 1e-7 * max(1e-3, gradient.abs().max()), name
     with torch.no_grad():
-        assert worst(model.outputs(images)[0], expected[0]) <= 1e-9, "without gradients all branches share a batch"
+        assert worst(model.outputs(images)[0], expected[0]) <= 1e-7, "without gradients all branches share a batch"
 
 
 @pytest.mark.parametrize("padded", [False, True])
