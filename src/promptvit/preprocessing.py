@@ -48,9 +48,16 @@ class Preprocessing(BaseModel):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
-    def replaced(self, normalization: Normalization = "weights", resize: Resize | None = None) -> "Preprocessing":
-        """A copy with another normalisation (``weights`` keeps the weights' own) or another way to resize (None keeps it)."""
-        changes: dict[str, object] = {} if resize is None else {"resize": resize}
+    def replaced(
+        self,
+        normalization: Normalization = "weights",
+        resize: Resize | None = None,
+        interpolation: Interpolation | None = None,
+        crop_pct: float | None = None,
+    ) -> "Preprocessing":
+        """A copy with another normalisation (``weights`` keeps the weights' own) or another way to resize (None keeps what there is)."""
+        given = {"resize": resize, "interpolation": interpolation, "crop_pct": crop_pct}
+        changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
         if normalization != "weights":
             changes["mean"], changes["std"] = _NORMALIZATIONS[normalization]
         return self.model_copy(update=changes)

@@ -27,6 +27,8 @@ RESULT_KEYS = {
     "seed",
     "data_seed",
     "split",
+    "train_on",
+    "select",
     "accuracy",
     "val_accuracy",
     "per_class_accuracy",
@@ -225,7 +227,7 @@ def test_best_and_last_selection(backbone, tmp_path, monkeypatch):
 
     best = with_validation([0.2, 0.9, 0.9, 0.5])  # three epochs, then the test split; a tie goes to the earlier epoch
     assert best.result["val_accuracy"] == 0.9 and best.result["accuracy"] == 0.5
-    assert torch.load(best.run_dir / "checkpoint" / "state.pt", weights_only=True)["best_accuracy"] == 0.9
+    assert torch.load(best.run_dir / "checkpoint" / "state.pt", weights_only=True)["best_value"] == 0.9
     last = with_validation([0.2, 0.9, 0.3, 0.5], select="last")
     assert last.result["val_accuracy"] == 0.3
     one = with_validation([0.2, 0.9, 0.1, 0.5])

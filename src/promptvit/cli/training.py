@@ -89,7 +89,7 @@ def results_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         share = row["num_trainable"] / row["num_total"]
         table.add_row(
-            row["method"], row["dataset"], f"{row['accuracy']:.1%}", f"{row['val_accuracy']:.1%}",
+            row["method"], row["dataset"], *("" if row[key] is None else f"{row[key]:.1%}" for key in ("accuracy", "val_accuracy")),
             f"{row['num_trainable']:,}", f"{share:.2%}", f"{row['train_seconds']:.0f}",
         )
     return table

@@ -10,6 +10,7 @@ from PIL import Image
 
 from promptvit.data.images import open_image
 from promptvit.data.seeding import shuffled
+from promptvit.preprocessing import Resize
 
 SPLITS = ("train", "val", "test")
 
@@ -59,6 +60,12 @@ class Split:
             identifiers=[self.identifiers[i] for i in chosen],
         )
 
+    def joined(self, other: "Split") -> "Split":
+        """This split's images, then those of ``other``, under this split's name."""
+        return replace(
+            self, labels=self.labels + other.labels, items=[*self.items, *other.items], identifiers=self.identifiers + other.identifiers
+        )
+
 
 @dataclass(eq=False)
 class Dataset:
@@ -69,6 +76,7 @@ class Dataset:
         classes: names in label order.
         splits: ``train``, ``val`` and ``test``, always.
         augment: the training augmentation that suits it, see :mod:`promptvit.data.augment`.
+        resize: the way to resize that belongs to it; None leaves that to the weights.
         notes: what was decided on the way (a seeded split, skipped files), one line each, for the log.
         skipped: (file, reason) of every file that could not be used.
 
@@ -80,6 +88,7 @@ class Dataset:
     classes: list[str]
     splits: dict[str, Split]
     augment: str = "crop-flip"
+    resize: Resize | None = None
     notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 

@@ -1,7 +1,7 @@
 """The methods; importing a module registers what it holds."""
 
 from promptvit.methods import baselines, gapt, lora, lspt, sa2vp, spt, vpt
-from promptvit.methods.base import Encoded, Method, MethodConfig, build_method, list_methods, method_class, register
+from promptvit.methods.base import Encoded, Method, MethodConfig, build_method, list_methods, method_class, method_config, register
 
 __all__ = [
     "Encoded",
@@ -14,6 +14,7 @@ __all__ = [
     "lora",
     "lspt",
     "method_class",
+    "method_config",
     "register",
     "sa2vp",
     "spt",

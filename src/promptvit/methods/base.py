@@ -140,20 +140,29 @@ def method_class(name: str) -> type[Method]:
     return _lookup(name)[0]
 
 
+def method_config(name: str, options: dict[str, Any]) -> MethodConfig:
+    """All options of a method, those not given at its defaults.
+
+    Raises:
+        ValueError: an unknown name or option (with the nearest valid ones), or a bad value.
+    """
+    method, defaults = _lookup(name)
+    return checked(method.Config, {**defaults, **options}, f"option of {name}")
+
+
 def build_method(name: str, backbone: Backbone, options: dict[str, Any], seed: int) -> Method:
     """Create a method for ``backbone``, seeded.
 
     Raises:
         ValueError: an unknown name or option (with the nearest valid ones), a bad value, or a backbone family that the method refuses.
     """
-    method, defaults = _lookup(name)
+    method = method_class(name)
     if backbone.family not in method.families:
         raise ValueError(
             f"method: {name} does not run on {backbone.family} backbones ({backbone.name}); it runs on {', '.join(method.families)}. "
             f"On {backbone.family} use {', '.join(n for n, (m, _) in sorted(_METHODS.items()) if backbone.family in m.families)}"
         )
-    config = checked(method.Config, {**defaults, **options}, f"option of {name}")
-    built = method(backbone, config, torch.Generator().manual_seed(seed))
+    built = method(backbone, method_config(name, options), torch.Generator().manual_seed(seed))
     built.name = name
     return built
 

@@ -20,7 +20,7 @@ from promptvit.data import Dataset, batches, load_dataset
 from promptvit.data.loader import places
 from promptvit.model import PromptedModel, create_model
 from promptvit.training.evaluation import Scores, evaluate
-from promptvit.training.optimization import build_optimizer, set_rate
+from promptvit.training.optimization import build_optimizer, rate_factor, set_rate
 from promptvit.training.probe import extract, inputs_are_fixed
 from promptvit.training.progress import Bar
 from promptvit.training.run import Epoch, RunFolder
@@ -58,16 +58,17 @@ def train(*, resume: bool = False, loaded_backbone: Backbone | None = None, **se
     AcceleratorState._reset_state()  # a process may train more than once, in another precision
     accelerator = Accelerator(mixed_precision=chosen.precision)
     dataset = load_dataset(chosen.data, root=chosen.data_root, data_seed=chosen.data_seed, shots=chosen.shots, strict=chosen.strict)
+    chosen = chosen.completed(dataset)
+    if chosen.train_on == "train+val":
+        dataset.splits["train"] = dataset.splits["train"].joined(dataset.splits["val"])
     backbone = loaded_backbone or load_backbone(
         chosen.backbone, pretrained=chosen.pretrained, arch=chosen.arch, image_size=chosen.image_size, seed=chosen.seed
     )
-    preprocessing = backbone.preprocessing.replaced(chosen.normalization, chosen.resize)
+    preprocessing = backbone.preprocessing.replaced(chosen.normalization, chosen.resize, chosen.interpolation, chosen.crop_pct)
     model = create_model(
         backbone.to(accelerator.device), chosen.method, len(dataset.classes), classes=dataset.classes, head_init=chosen.head_init,
         preprocessing=preprocessing, seed=chosen.seed, **chosen.options,
     )
-    options = model.method.config.model_dump(mode="json")
-    chosen = chosen.model_copy(update={"options": options, "augment": chosen.augment or dataset.augment})
     folder = RunFolder(chosen, resume)
     for note in dataset.notes:
         log.info(note)
@@ -93,7 +94,7 @@ class Run:
         self.optimizer = accelerator.prepare(build_optimizer(model, settings))
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
-        self.best_accuracy = -1.0
+        self.best_value, self.best_epoch = -1.0, 0
         self.features: dict[str, Tensor] = {}  # by split, where one pass over the images is enough
 
     def fit(self, folder: RunFolder) -> None:
@@ -105,13 +106,24 @@ class Run:
                 started = time.perf_counter()
                 loss, accuracy, lr = self.train_epoch(epoch, bar)
                 due = (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs
-                val_accuracy = self.score("val").accuracy if due else None
+                val_accuracy = self.score("val").accuracy if due and settings.train_on == "train" else None
                 self.history.append(Epoch(epoch + 1, loss, accuracy, val_accuracy, lr, round(time.perf_counter() - started, 3)))
-                if settings.select == "last" or (val_accuracy is not None and val_accuracy > self.best_accuracy):
-                    self.best, self.best_accuracy = self.trained(), val_accuracy or 0.0
+                value = self.criterion(epoch, val_accuracy) if due or settings.select == "last" else None
+                if value is not None and value > self.best_value:
+                    self.best, self.best_value, self.best_epoch = self.trained(), value, epoch
                 folder.save_state(self.state(), self.history)
                 board(self.history[-1])
                 bar.epoch(epoch + 1, val_accuracy)
+
+    def criterion(self, epoch: int, val_accuracy: float | None) -> float | None:
+        """What the weights after this epoch are kept for, if it is the highest so far."""
+        match self.settings.select:
+            case "best":
+                return val_accuracy
+            case "last":
+                return float(epoch)
+            case "best-on-test":
+                return self.score("test").accuracy
 
     def train_epoch(self, epoch: int, bar: Bar) -> tuple[float, float, float]:
         """One pass over the training split: mean loss, accuracy, last learning rate."""
@@ -121,7 +133,7 @@ class Run:
         model.train()
         total, right, seen, lr = 0.0, 0, 0, 0.0
         for step, (inputs, labels) in enumerate(self.inputs(epoch)):
-            lr = set_rate(self.optimizer, epoch * steps + step, settings.epochs * steps, settings.warmup)
+            lr = set_rate(self.optimizer, rate_factor(settings, epoch, step, steps))
             with self.accelerator.autocast():
                 outputs = (model.head(inputs),) if inputs_are_fixed(settings) else model.outputs(inputs)
                 loss = model.method.loss(outputs, labels)
@@ -176,24 +188,27 @@ class Run:
         )
 
     def finish(self, folder: RunFolder, status: str) -> dict[str, Any]:
-        """Put the selected weights back, score them once on the test split, write the adapter and ``result.json``."""
+        """Put the selected weights back, score them once on the split that is asked for, write the adapter and ``result.json``."""
         settings, model = self.settings, self.model
         result: dict[str, Any] = {
             "method": settings.method, "reading": model.method.reading,
             "backbone": model.backbone.name, "fingerprint": model.backbone.fingerprint,
-            "dataset": self.dataset.name, "seed": settings.seed, "data_seed": settings.data_seed, "split": "test",
+            "dataset": self.dataset.name, "seed": settings.seed, "data_seed": settings.data_seed,
+            "split": settings.score, "train_on": settings.train_on, "select": settings.select,
         }
-        scores = None
+        scores = val_accuracy = None
         if self.best:
             self.put(self.best)
+            val_accuracy = self.history[self.best_epoch].val_accuracy
             if status == "ok":
-                scores = self.score("test")
-            metrics = {"split": "test", "accuracy": scores.accuracy if scores else None, "val_accuracy": self.best_accuracy}
+                scores = self.score(settings.score)
+            accuracy = scores.accuracy if scores else None
+            metrics = {"split": settings.score, "select": settings.select, "accuracy": accuracy, "val_accuracy": val_accuracy}
             model.save_pretrained(folder.adapter, metrics=metrics)
         seconds = sum(epoch.seconds for epoch in self.history)
         result |= {
             "accuracy": scores.accuracy if scores else None,
-            "val_accuracy": self.best_accuracy if self.best else None,
+            "val_accuracy": val_accuracy,
             "per_class_accuracy": scores.per_class(model.classes) if scores else None,
             "num_trainable": model.num_trainable,
             "num_total": model.num_total,
@@ -230,11 +245,14 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Everything that :meth:`restore` needs."""
-        return {"trained": self.trained(), "optimizer": self.optimizer.state_dict(), "best": self.best, "best_accuracy": self.best_accuracy}
+        return {
+            "trained": self.trained(), "optimizer": self.optimizer.state_dict(), "best": self.best,
+            "best_value": self.best_value, "best_epoch": self.best_epoch,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved epoch."""
         self.put(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.best, self.best_accuracy = state["best"], state["best_accuracy"]
+        self.best, self.best_value, self.best_epoch = state["best"], state["best_value"], state["best_epoch"]
         self.history = [Epoch(**line) for line in state["history"]]

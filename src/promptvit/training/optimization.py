@@ -24,12 +24,26 @@ def build_optimizer(model: PromptedModel, settings: TrainSettings) -> torch.opti
     return torch.optim.AdamW(listed, lr=settings.lr)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, step: int, total: int, warmup: float) -> float:
-    """Give every group its peak rate times the schedule; returns the first group's rate."""
-    factor = schedule(step, total, warmup)
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    """Give every group its peak rate times ``factor``; returns the first group's rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     return float(optimizer.param_groups[0]["lr"])
+
+
+def rate_factor(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
+    """Factor of the peak rate in step ``step`` of ``steps`` of an epoch, both from 0."""
+    if settings.schedule == "epoch":
+        return epoch_schedule(epoch, settings.epochs, settings.warmup)
+    return schedule(epoch * steps + step, settings.epochs * steps, settings.warmup)
+
+
+def epoch_schedule(epoch: int, epochs: int, warmup: float) -> float:
+    """Factor in [0, 1] of a whole epoch as VPT's code has it: 0 in the first, the peak after the warm-up, then half a cosine."""
+    warm = warmup * epochs
+    if epoch < warm:
+        return epoch / warm
+    return 0.5 * (1 + math.cos(math.pi * (epoch - warm) / (epochs - warm)))
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

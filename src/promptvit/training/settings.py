@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from promptvit.config import checked
+from promptvit.data import Dataset
 from promptvit.errors import unknown
 from promptvit.heads.classification import HeadInit
-from promptvit.methods import method_class
-from promptvit.preprocessing import Normalization, Resize
+from promptvit.methods import method_class, method_config
+from promptvit.preprocessing import Interpolation, Normalization, Resize
 
 WHERE = ("out", "workers", "data_root", "memory")  # where and how fast, not what: no part of the settings hash
 
@@ -22,14 +23,21 @@ class TrainSettings(BaseModel):
     Attributes:
         backbone, pretrained, arch, image_size: see :func:`promptvit.load_backbone`.
         method, options: the method's name and its own options.
-        normalization, resize: replace parts of the weights' own preprocessing; see :meth:`Preprocessing.replaced`.
+        normalization, resize, interpolation, crop_pct: replace parts of the weights' own preprocessing; see
+            :meth:`Preprocessing.replaced`. ``resize`` defaults to the data set's own way where it has one.
+        train_on: ``train+val`` joins both splits (VTAB-1k's 1,000 images); nothing is left to validate on then.
+        score: split that is scored at the end, once. A search scores ``val`` and never opens ``test``.
         data, data_root, shots, strict: the data set, where it lies, K images per class, unreadable files as errors.
         augment: training augmentation; None takes the data set's own.
         epochs, batch_size: passes over the training split, images per step.
         optimizer, lr, momentum, weight_decay: the rate as the optimiser gets it; None takes the method's own.
         head_lr, head_weight_decay: for the head; None: the same as for the method.
         warmup: share of the steps with a linearly rising rate; then half a cosine to zero.
+        schedule: ``step`` changes the rate with every step. ``epoch`` is the quirk of VPT's code and its forks: once per epoch, and
+            the first epoch has rate 0.
         select: ``best`` keeps the epoch with the highest validation accuracy (the earliest on ties), ``last`` the last one.
+            ``best-on-test`` is the quirk of some published code: the test split is scored after every epoch and its best epoch is
+            kept; the result carries that name, for it is no estimate of what new images will give.
         validate_every: epochs between two validations; the last epoch is always validated.
         precision: ``no`` is float32.
         memory: ``low`` keeps each block's inputs only and computes the rest again in the backward pass: the same numbers, a third slower.
@@ -50,10 +58,14 @@ class TrainSettings(BaseModel):
     image_size: int | None = Field(None, ge=1)
     normalization: Normalization = "weights"
     resize: Resize | None = None
+    interpolation: Interpolation | None = None
+    crop_pct: float | None = Field(None, gt=0, le=1)
     options: dict[str, Any] = Field(default_factory=dict)
     data_root: str | None = None
     shots: int | None = Field(None, ge=1)
     strict: bool = False
+    train_on: Literal["train", "train+val"] = "train"
+    score: Literal["test", "val"] = "test"
     augment: str | None = None
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -64,7 +76,8 @@ class TrainSettings(BaseModel):
     head_lr: float | None = Field(None, gt=0)
     head_weight_decay: float | None = Field(None, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
-    select: Literal["best", "last"] = "best"
+    schedule: Literal["step", "epoch"] = "step"
+    select: Literal["best", "last", "best-on-test"] = "best"
     validate_every: int = Field(1, ge=1)
     precision: Literal["no", "bf16", "fp16"] = "no"
     memory: Literal["normal", "low"] = "normal"
@@ -73,6 +86,22 @@ class TrainSettings(BaseModel):
     data_seed: int = Field(ge=0)
     out: str
     workers: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _has_validation_images(self) -> "TrainSettings":
+        if self.train_on == "train+val":
+            if self.select == "best":
+                raise ValueError("train_on=train+val leaves no validation images to select on; set select=last")
+            if self.score == "val":
+                raise ValueError("train_on=train+val trains on the validation images; they cannot be scored, set score=test")
+        return self
+
+    def completed(self, dataset: Dataset) -> "TrainSettings":
+        """With the method's option defaults, and the augmentation and way to resize that suit the data set where none was given."""
+        options = method_config(self.method, self.options).model_dump(mode="json")
+        return self.model_copy(
+            update={"options": options, "augment": self.augment or dataset.augment, "resize": self.resize or dataset.resize}
+        )
 
     @property
     def hash(self) -> str:
