@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from promptvit.data.tasks import FGVC, VTAB
+from promptvit.data.listed.tasks import FGVC, VTAB
 
 VTAB_LISTS = {"train800": 0, "val200": 1, "test": 2}
 SPT_FOLDERS = {"cifar": "CIFAR100", "diabetic_retinopathy": "Retinopathy", "dsprites_loc": "Dsprites_loc", "eurosat": "Eurosat"}

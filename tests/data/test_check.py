@@ -13,7 +13,7 @@ from test_fgvc import LAYOUTS, build
 from promptvit.cli import main
 from promptvit.data import load_dataset
 from promptvit.data.check import check
-from promptvit.data.tasks import FGVC, VTAB
+from promptvit.data.listed.tasks import FGVC, VTAB
 
 
 def found(name, root, level="error"):

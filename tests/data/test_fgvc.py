@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 import promptvit
 from promptvit.data import load_dataset
 from promptvit.data.base import stratified_split
-from promptvit.data.fgvc import write_lists
 from promptvit.data.findings import Findings
-from promptvit.data.lists import image_object
+from promptvit.data.listed.fgvc import write_lists
+from promptvit.data.listed.lists import image_object
+from promptvit.data.listed.tasks import FGVC
 from promptvit.data.seeding import Purpose, generator
-from promptvit.data.tasks import FGVC
 
 LAYOUTS = [*miniatures.OFFICIAL, *(f"json {name}" for name in FGVC)]
 

@@ -18,9 +18,10 @@ import torchvision
 from torchvision_copies import build
 
 from promptvit.cli import main
-from promptvit.data import download, list_datasets, load_dataset, sources, torchvision_sets
-from promptvit.data.get import get
-from promptvit.data.sources import Download, Source
+from promptvit.data import list_datasets, load_dataset, torchvision_sets
+from promptvit.data.fetch import download, sources
+from promptvit.data.fetch.get import get
+from promptvit.data.fetch.sources import Download, Source
 
 CONTENT = bytes(range(256)) * 4000  # a megabyte
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 import promptvit
 from promptvit.data import load_dataset
 from promptvit.data.findings import Findings
-from promptvit.data.lists import image_lines
-from promptvit.data.places import placed
-from promptvit.data.tasks import VTAB
+from promptvit.data.listed.lists import image_lines
+from promptvit.data.listed.places import placed
+from promptvit.data.listed.tasks import VTAB
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from PIL import Image
 from promptvit.data.base import SPLITS
 from promptvit.data.findings import Findings
 from promptvit.data.images import BadImage, open_image
-from promptvit.data.listing import SURVEYS, Listing
+from promptvit.data.listed.listing import SURVEYS, Listing
 from promptvit.data.registry import list_datasets, load_dataset
 from promptvit.errors import unknown
 

@@ -104,13 +104,13 @@ def batches(
     Args:
         split: where the images come from; it keeps their decoded pixels.
         preprocessing: the backbone's; ``H, W`` of a batch is its ``size``.
-        batch_size: images per batch and process; the last batch may be smaller.
+        batch_size: images per batch, over all processes; the last batch may be smaller.
         epoch: None is evaluation: the split's order and the centre crop. A number is a training epoch, from 0: an order and an
             augmentation of its own.
         policy: training augmentation, one of :data:`promptvit.data.augment.POLICIES`; unused in evaluation.
         data_seed: of order and augmentation; 0 or more. They depend on nothing but (data_seed, epoch, index).
-        rank, world: this process and their number. Process ``r`` takes every ``world``-th image of each global batch of
-            ``batch_size * world``, so 2 x 16 see what 1 x 32 sees. All processes get equally many batches; the last may be empty.
+        rank, world: this process and their number. Process ``r`` takes every ``world``-th image of each batch, so that any number of
+            processes sees what one would see. All get equally many batches; one of the last may be empty.
         workers: threads that decode and crop.
         device: where training happens. On a GPU, images of one shape are cropped and mirrored there, a batch at a time, and stay there.
 
@@ -138,8 +138,7 @@ def places(
 ) -> list[np.ndarray]:
     """Per batch the places of its images in a split of ``count``; see :func:`batches`."""
     order = np.arange(count) if epoch is None else shuffled(count, generator(data_seed, Purpose.ORDER, epoch))
-    step = batch_size * world
-    return [order[start : start + step][rank::world] for start in range(0, count, step)]
+    return [order[start : start + batch_size][rank::world] for start in range(0, count, batch_size)]
 
 
 def _crops_itself(device: torch.device | None) -> bool:

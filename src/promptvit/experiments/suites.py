@@ -1,18 +1,31 @@
 """Suites: which data sets a paper's table has, in which groups."""
 
+from collections.abc import Iterable
+
 from promptvit.data import list_datasets
+from promptvit.data.listed.tasks import FGVC, VTAB
+from promptvit.data.proc.sets import SETS
 from promptvit.errors import unknown
 
-_GROUPED: dict[str, dict[str, tuple[str, ...]]] = {
-    "fgvc": {"FGVC": ("cub", "nabirds", "flowers", "dogs", "cars")},
-    "vtab": {
-        "Natural": ("cifar", "caltech101", "dtd", "oxford_flowers102", "oxford_iiit_pet", "svhn", "sun397"),
-        "Specialized": ("patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy"),
-        "Structured": (
-            "clevr_count", "clevr_dist", "dmlab", "kitti", "dsprites_loc", "dsprites_ori", "smallnorb_azi", "smallnorb_ele",
-        ),
+_HEADINGS = {"fgvc": "FGVC", "natural": "Natural", "specialized": "Specialized", "specialised": "Specialised", "structured": "Structured"}
+
+
+def _by_group(members: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """(group, data set) pairs as lists by heading."""
+    grouped: dict[str, list[str]] = {}
+    for group, name in members:
+        grouped.setdefault(_HEADINGS.get(group, group.capitalize()), []).append(name)
+    return {heading: tuple(names) for heading, names in grouped.items()}
+
+
+_GROUPED = {
+    "fgvc": _by_group((task.group, f"fgvc/{task.name}") for task in FGVC.values()),
+    "vtab": _by_group((task.group, f"vtab/{task.name}") for task in VTAB.values()),
+    "hta": {"HTA": tuple(name for name in list_datasets() if name.startswith("hta/"))},
+    **{
+        family: _by_group((made.group, name) for name, made in SETS.items() if name.startswith(f"{family}/"))
+        for family in ("proc", "proc-dev")
     },
-    "hta": {"HTA": ("cifar10", "cifar100", "dtd", "food101", "gtsrb", "svhn")},
 }
 
 
@@ -29,7 +42,7 @@ def groups(suite: str) -> dict[str, tuple[str, ...]]:
     """
     if suite not in _GROUPED:
         raise ValueError(unknown("suite", suite, suites()))
-    return {group: tuple(f"{suite}/{name}" for name in names) for group, names in _GROUPED[suite].items()}
+    return dict(_GROUPED[suite])
 
 
 def group_of(dataset: str) -> tuple[str, str] | None:

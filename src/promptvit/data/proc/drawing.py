@@ -65,7 +65,7 @@ def stroke(local: Tensor, path: Tensor, width: Tensor) -> Tensor:
 
 def bezier(control: Tensor, segments: int) -> Tensor:
     """Polylines ``[n, segments + 1, 2]`` along quadratic Bezier curves with control points ``[n, 3, 2]``."""
-    t = torch.linspace(0, 1, segments + 1)[:, None]
+    t = torch.linspace(0, 1, segments + 1, device=control.device)[:, None]
     a, b, c = control[:, None].unbind(2)
     return (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
 
@@ -84,3 +84,47 @@ def paint(images: Tensor, distance: Tensor, colour: Tensor, softness: float) -> 
     alpha = (0.5 - distance / softness).clamp(0, 1)[:, None]
     colour = colour if colour.ndim == 4 else colour[:, :, None, None]
     return images + alpha * (colour - images)
+
+
+def star(local: Tensor, radius: Tensor, inner: float = 0.45) -> Tensor:
+    """Distance bound to five-pointed stars with circumradius ``radius [n]``; the notches lie at ``inner`` of it."""
+    sector = math.pi / 5
+    angle = torch.atan2(local[..., 1], local[..., 0])
+    folded = (angle - 2 * sector * torch.round(angle / (2 * sector))).abs()
+    length = local.norm(dim=-1)
+    x, y = length * folded.cos(), length * folded.sin()
+    run, rise = 1 - inner * math.cos(sector), inner * math.sin(sector)  # along the edge from a notch to a point
+    return ((x - radius[:, None, None]) * rise + y * run) / math.hypot(run, rise)
+
+
+def cross(local: Tensor, half: Tensor, thickness: float = 0.35) -> Tensor:
+    """Distance bound to crosses with half sides ``half [n, 2]``; each bar is ``thickness`` as wide as it could be."""
+    return torch.minimum(
+        box(local, half * half.new_tensor([1, thickness])),
+        box(local, half * half.new_tensor([thickness, 1])),
+    )
+
+
+def crescent(local: Tensor, radius: Tensor, bite: float = 0.8) -> Tensor:
+    """Distance bound to discs of ``radius [n]`` without a disc of ``bite`` times their size, moved along x."""
+    radii = radius[:, None].expand(-1, 2)
+    moved = local - torch.stack([0.55 * radius, torch.zeros_like(radius)], dim=-1)[:, None, None]
+    return torch.maximum(ellipse(local, radii), -ellipse(moved, bite * radii))
+
+
+def checks(local: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+    """Soft checkerboards in [0, 1]; ``frequency [n]`` in cycles per unit, ``phase [n]`` in radians: ``[n, h, w]``."""
+    across = grating(local, frequency, phase) - 0.5
+    down = grating(local.flip(-1), frequency, phase) - 0.5
+    return 0.5 + 2 * across * down
+
+
+def sharpened(wave: Tensor, times: float = 3.0) -> Tensor:
+    """Waves in [0, 1] with steeper flanks and flat tops."""
+    return (0.5 + times * (wave - 0.5)).clamp(0, 1)
+
+
+def blotches(cells: Tensor, size: int) -> Tensor:
+    """Smooth blotches ``[n, size, size]`` in [0, 1] through a coarse grid of values ``cells [n, g, g]``."""
+    smooth = torch.nn.functional.interpolate(cells[:, None], size=(size, size), mode="bicubic", align_corners=True)
+    return smooth[:, 0].clamp(0, 1)

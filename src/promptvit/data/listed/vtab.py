@@ -10,12 +10,12 @@ from pathlib import Path
 
 from promptvit.data.base import Dataset
 from promptvit.data.findings import Findings
-from promptvit.data.ids import check_range
-from promptvit.data.listing import SURVEYS, Listing, compare_splits, count_images
-from promptvit.data.lists import image_lines
-from promptvit.data.places import Listed, chosen_layout, locate, placed
+from promptvit.data.listed.ids import check_range
+from promptvit.data.listed.listing import SURVEYS, Listing, compare_splits, count_images
+from promptvit.data.listed.lists import image_lines
+from promptvit.data.listed.places import Listed, chosen_layout, locate, placed
+from promptvit.data.listed.tasks import VTAB
 from promptvit.data.registry import register
-from promptvit.data.tasks import VTAB
 
 LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
 JOINT = "train800val200.txt"

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from promptvit import files
-from promptvit.data import sources, torchvision_sets
-from promptvit.data.download import Progress, fetch, set_aside
-from promptvit.data.sources import Download
-from promptvit.data.unpack import BadArchive, is_archive, unpack
+from promptvit.data import torchvision_sets
+from promptvit.data.fetch import sources
+from promptvit.data.fetch.download import Progress, fetch, set_aside
+from promptvit.data.fetch.sources import Download
+from promptvit.data.fetch.unpack import BadArchive, is_archive, unpack
 
 
 def get(
@@ -24,7 +25,7 @@ def get(
     was. An archive is deleted once it is unpacked. A file of the right name that was put there by hand is used like a downloaded one.
 
     Args:
-        name: a data set, see :func:`promptvit.data.sources.names`; ``vtab`` and each ``vtab/NAME`` bring all 19 tasks.
+        name: a data set, see :func:`promptvit.data.fetch.sources.names`; ``vtab`` and each ``vtab/NAME`` bring all 19 tasks.
         root: the data root; it is made if need be.
         mirror: another address: of the file, or of a folder that holds all of the set's files under their own names.
         say: told one line per step.

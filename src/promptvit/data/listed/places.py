@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from promptvit.data.findings import Findings
-from promptvit.data.lists import Line
-from promptvit.data.tasks import Task, plain
+from promptvit.data.listed.lists import Line
+from promptvit.data.listed.tasks import Task, plain
 
 Layout = TypeVar("Layout")
 

@@ -6,9 +6,9 @@ from typing import Protocol
 
 from promptvit.data.base import SPLITS, Dataset, Split, stratified_split
 from promptvit.data.findings import Findings
-from promptvit.data.places import Listed
+from promptvit.data.listed.places import Listed
+from promptvit.data.listed.tasks import Task
 from promptvit.data.seeding import Purpose, generator
-from promptvit.data.tasks import Task
 from promptvit.preprocessing import Resize
 
 HELD_OUT = 0.1  # share of the training images that val gets where the official set has none

@@ -1,8 +1,8 @@
 """``fgvc/NAME``: the five sets of FGVC, with the json lists that papers share or in their official layouts.
 
 Json lists, ``{train,val,test}.json``: an object of image paths, relative to the image folder, and class ids. Official layouts: see
-:mod:`promptvit.data.official`. Class ids become labels in the order of the ids in train, once, whatever they count from, and the same
-labels serve all splits.
+:mod:`promptvit.data.listed.official`. Class ids become labels in the order of the ids in train, once, whatever they count from, and
+the same labels serve all splits.
 
 Official sets other than Flowers have no val: a tenth of train is cut out, stratified, as a function of ``data_seed`` alone.
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from promptvit.data.base import Dataset
 from promptvit.data.findings import Findings
-from promptvit.data.ids import labels_of_train
-from promptvit.data.listing import SURVEYS, Listing, compare_splits
-from promptvit.data.lists import image_object
-from promptvit.data.official import LAYOUTS, Layout, Parts
-from promptvit.data.places import chosen_layout, locate, placed
+from promptvit.data.listed.ids import labels_of_train
+from promptvit.data.listed.listing import SURVEYS, Listing, compare_splits
+from promptvit.data.listed.lists import image_object
+from promptvit.data.listed.official import LAYOUTS, Layout, Parts
+from promptvit.data.listed.places import chosen_layout, locate, placed
+from promptvit.data.listed.tasks import FGVC, Task
 from promptvit.data.registry import register
-from promptvit.data.tasks import FGVC, Task
 from promptvit.errors import unknown
 from promptvit.files import write_json
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from promptvit.data.findings import Findings
-from promptvit.data.lists import Line
-from promptvit.data.tasks import Task
+from promptvit.data.listed.lists import Line
+from promptvit.data.listed.tasks import Task
 
 
 def check_range(lines: Sequence[Line], first: int, classes: int, findings: Findings) -> None:

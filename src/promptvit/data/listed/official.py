@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from promptvit.data.findings import Findings
-from promptvit.data.lists import Line, class_id, matrix, table
+from promptvit.data.listed.lists import Line, class_id, matrix, table
 
 
 @dataclass

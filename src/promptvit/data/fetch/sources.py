@@ -7,7 +7,7 @@ A checksum is here only where somebody published it for these very bytes; the co
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from promptvit.data.tasks import VTAB
+from promptvit.data.listed.tasks import VTAB
 from promptvit.data.torchvision_sets import HTA
 from promptvit.errors import unknown
 

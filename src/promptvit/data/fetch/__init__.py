@@ -1,0 +1,1 @@
+"""Getting data sets: addresses and checksums, download, unpacking."""
