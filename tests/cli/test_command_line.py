@@ -57,11 +57,10 @@ def test_list(what, promptvit_command):
     [
         ("trian", ["trian", "train"]),
         ("train --backbon x", ["--backbon", "--backbone", "promptvit train --help"]),
-        ("train --backbone mae-tiny", ["Missing", "--method"]),
         ("train --backbone b --method m --data d --epochs many", ["--epochs", "integer"]),
         ("train --backbone", ["--backbone"]),
         ("train surprise --backbone b --method m --data d", ["surprise"]),
-        ("list metods", ["metods", "methods", "backbones", "datasets"]),
+        ("list metods", ["metods", "methods", "backbones", "datasets", "recipes"]),
         ("evaluate", ["Missing", "run"]),
         ("predict run photo.jpg --top-k 0", ["--top-k", "1"]),
         ("pretrain --steps 3", ["Missing", "--out"]),

@@ -13,6 +13,7 @@ class What(str, Enum):
     methods = "methods"
     backbones = "backbones"
     datasets = "datasets"
+    recipes = "recipes"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,11 +25,12 @@ def show(
     what: Annotated[What, typer.Argument(help="What to list.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """Names of methods, backbones or data sets.
+    """Names of methods, backbones, data sets or recipes.
 
     Example: `promptvit list methods`
     """
     import promptvit
+    from promptvit.experiments.spec import list_recipes
 
-    names = getattr(promptvit, f"list_{what.value}")()
+    names = list_recipes() if what is What.recipes else getattr(promptvit, f"list_{what.value}")()
     print(json.dumps(names) if as_json else "\n".join(names))

@@ -19,9 +19,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    backbone: Annotated[str, Option(help="Bundled or timm name, hf:owner/name, or a checkpoint file.")],
-    method: Annotated[str, Option(help="See `promptvit list methods`.")],
-    data: Annotated[str, Option(help="See `promptvit list datasets`; `folder` reads --data-root.")],
+    backbone: Annotated[str | None, Option(help="Bundled or timm name, hf:owner/name, or a checkpoint file.")] = None,
+    method: Annotated[str | None, Option(help="See `promptvit list methods`.")] = None,
+    data: Annotated[str | None, Option(help="See `promptvit list datasets`; `folder` reads --data-root.")] = None,
+    recipe: Annotated[str | None, Option(help="Settings to start from, see `promptvit list recipes`; other options win.")] = None,
+    faithful: Annotated[bool, Option("--faithful", help="With the recipe's quirks: what only its authors' code does.")] = False,
     data_root: Annotated[Path | None, Option(help="Where the data set lies.")] = None,
     arch: Annotated[str | None, Option(help="timm name for checkpoint files that cannot tell theirs.")] = None,
     image_size: Annotated[int | None, Option(help="Pixels; default: the weights' own.")] = None,
@@ -41,19 +43,30 @@ def train(
     """Tune a method on a data set and score it once on the test split.
 
     Example: `promptvit train --backbone mae-tiny --method lspt --data digits --shots 20 --epochs 30`
+
+    With the settings of a paper: `promptvit train --recipe gapt-vtab-mae --data vtab/cifar --data-root DATA`
     """
+    from accelerate import PartialState
+
+    from promptvit.experiments.spec import read_spec
     from promptvit.training import resolve
     from promptvit.training import train as run
 
     given: dict[str, Any] = {
         "backbone": backbone, "method": method, "data": data, "data_root": str(data_root) if data_root else None, "arch": arch,
         "image_size": image_size, "epochs": epochs, "lr": lr, "shots": shots, "seed": seed, "out": str(out) if out else None,
-        "strict": strict,
-        "memory": memory,
+        "strict": strict or None,
+        "memory": memory, "init": init, "num_prompts": num_prompts,
     }
-    given |= {key: value for key, value in (("init", init), ("num_prompts", num_prompts)) if value is not None}
-    chosen = resolve(**given | parse_settings(settings or []))
+    given = {key: value for key, value in given.items() if value is not None} | parse_settings(settings or [])
+    if recipe is not None:
+        given = read_spec(recipe).single_run(given, faithful=faithful)
+    elif faithful:
+        raise ValueError("--faithful: the quirks are those of a recipe; give --recipe")
+    chosen = resolve(**given)
     result = run(resume=resume, **chosen.model_dump())
+    if not PartialState().is_main_process:
+        return
     if as_json:
         print(json.dumps(result.result, indent=2))
         return

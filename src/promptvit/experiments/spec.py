@@ -13,10 +13,12 @@
         tasks: {vtab/cifar: {num_prompts: 10}}
     quirks: {schedule: epoch}        # what the authors' code does and a sound run should not: only with ``faithful``
 
-A task's own values win over the method's, those over ``settings``; quirks win over all.
+A task's own values win over the method's, those over ``settings``; quirks win over all. Where a grid searches a setting, its value under
+``settings`` is what a single run takes (``promptvit train --recipe``).
 """
 
 import itertools
+import logging
 import math
 from importlib import resources
 from pathlib import Path
@@ -29,7 +31,10 @@ from promptvit.config import checked
 from promptvit.errors import unknown
 from promptvit.experiments import suites
 
+log = logging.getLogger(__name__)
+
 RECIPES = "promptvit.recipes"
+RATES = ("lr", "head_lr")  # what ``reference_batch`` scales
 
 
 class Published(BaseModel):
@@ -95,7 +100,7 @@ class Spec(BaseModel):
 
         Args:
             faithful: with the authors' quirks.
-            **chosen: a point of the grid.
+            **chosen: a point of the grid, or other settings that win over the task's.
 
         Raises:
             ValueError: a label that the spec does not have.
@@ -103,12 +108,38 @@ class Spec(BaseModel):
         if label not in self.methods:
             raise ValueError(unknown(f"method in {self.name}", label, self.methods))
         entry = self.methods[label]
-        given = {**self.settings, **entry.settings, **chosen, **entry.tasks.get(task, {}), **(self.quirks if faithful else {})}
+        given = {**self.settings, **entry.settings, **entry.tasks.get(task, {}), **chosen, **(self.quirks if faithful else {})}
         given = {"backbone": self.backbone, "method": entry.method or label, "data": task, **given}
         if self.reference_batch:
-            scale = given.get("batch_size", 32) / self.reference_batch
-            given |= {rate: given[rate] * scale for rate in ("lr", "head_lr") if given.get(rate) is not None}
+            scale = float(given.get("batch_size", 32)) / self.reference_batch  # float: YAML reads 1e-3 as a word
+            given |= {rate: float(given[rate]) * scale for rate in RATES if given.get(rate) is not None}
         return given
+
+    def single_run(self, given: dict[str, Any], *, faithful: bool = False) -> dict[str, Any]:
+        """Settings of one final run outside a sweep: on the final training data, with the first seed; what ``given`` says wins.
+
+        Args:
+            given: settings by name. ``method`` picks a method of the spec, ``data`` a data set (also one that the spec does not have, which
+                then gets the common settings); both may be left out where the spec has only one. A given rate is not scaled.
+
+        Raises:
+            ValueError: ``method`` or ``data`` is needed, or a method that the spec does not have.
+        """
+        methods, tasks = list(self.methods), self.task_names()
+        if "data" not in given and len(tasks) > 1:
+            raise ValueError(f"data: missing; {self.name} is for {', '.join(tasks)}")
+        if "method" not in given and len(methods) > 1:
+            raise ValueError(f"method: missing; {self.name} has {', '.join(methods)}")
+        label, task = given.get("method", methods[0]), given.get("data", tasks[0])
+        others = {key: value for key, value in given.items() if key not in ("method", "data")}
+        settings = self.settings_of(label, task, faithful=faithful, **others)
+        select = "last" if self.final == "train+val" else "best"
+        settings = {"train_on": self.final, "select": select, "seed": self.seeds[0], **settings, **others}
+        searched = [f"{key} {settings.get(key, 'left out')}" for key in self.points(label, task)[0] if key not in others]
+        own = "" if task in tasks else ", which it has no values for: the common ones"
+        fixed = f"; fixed here, searched by a sweep: {', '.join(searched)}" if searched else ""
+        log.info("recipe %s: %s on %s%s; trained on %s%s", self.name, label, task, own, settings["train_on"], fixed)
+        return settings
 
     def points(self, label: str, task: str) -> list[dict[str, Any]]:
         """The grid of ``label`` on ``task``: every combination, lowest rates first, so that ties go to the smaller rate."""
@@ -148,6 +179,8 @@ def read_spec(name_or_path: str | Path) -> Spec:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping with name, backbone, tasks and methods, got {type(values).__name__}")
     try:
-        return checked(Spec, values, "entry")
+        if isinstance(values.get("methods"), dict):  # each with messages of its own, which name the nearest key
+            values["methods"] = {label: checked(Entry, own or {}, f"key of {label}") for label, own in values["methods"].items()}
+        return checked(Spec, values, "key")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
