@@ -5,14 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from promptvit.pretraining.loop import PretrainSettings, pretrain
+from promptvit.pretraining.loop import pretrain
+from promptvit.pretraining.mae import MAESettings
 
 CONTRACT_FILES = {"config.yaml", "metrics.jsonl", "result.json", "adapter", "checkpoint", "environment.json", "tensorboard"}
 
 
 def tiny_backbone(folder: Path) -> str:
     """Path of a real, if hardly trained, MAE backbone of 32 px, width 32, two blocks."""
-    settings = PretrainSettings(width=32, depth=2, heads=2, patch_size=8, decoder_width=16, decoder_depth=1, steps=2, batch_size=4)
+    settings = MAESettings(width=32, depth=2, heads=2, patch_size=8, decoder_width=16, decoder_depth=1, steps=2, batch_size=4)
     return str(pretrain(settings, folder))
 
 

@@ -1,87 +1,108 @@
 """Masked autoencoder (He et al., CVPR 2022): encode the visible quarter of the patches, reconstruct the rest.
 
-The encoder is a plain timm ``VisionTransformer`` with fixed sine-cosine positions; only it is exported.
+The encoder is a plain timm ``VisionTransformer`` with fixed sine-cosine positions. The decoder's parts are named as in the authors'
+pre-training files.
 """
 
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import torch
-from timm.layers import build_sincos2d_pos_embed
+from pydantic import Field, model_validator
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from promptvit.data.proc import stream
+from promptvit.data.proc.dice import Dice
+from promptvit.pretraining.objective import Objective, PretrainSettings, build_encoder, normalized, sincos_positions
+from promptvit.pretraining.published import write_mae
 
-class MAE(nn.Module):
-    """Encoder, decoder and the loss of section 3 (mean squared error on the masked patches, normalised per patch).
 
-    Args:
-        encoder: ViT with a class token, trained in place.
-        mask_ratio: share of the patches that the encoder does not see, in (0, 1).
-        decoder_width: channels of the decoder.
-        decoder_depth: blocks of the decoder.
-    """
+class MAESettings(PretrainSettings):
+    """Sizes of the decoder, and the share of the patches that the encoder does not see."""
 
-    positions: Tensor
+    objective: Literal["mae"] = "mae"
+    mask_ratio: float = Field(0.75, gt=0, lt=1)
+    decoder_width: int = Field(64, gt=0)
+    decoder_depth: int = Field(2, gt=0)
 
-    def __init__(self, encoder: Any, mask_ratio: float, decoder_width: int, decoder_depth: int) -> None:
+    @model_validator(mode="after")
+    def _decoder_fits(self) -> "MAESettings":
+        if self.decoder_width % 4 or self.decoder_width % _decoder_heads(self.decoder_width):
+            heads = _decoder_heads(self.decoder_width)
+            raise ValueError(f"decoder_width must be a multiple of 4 and of its {heads} heads, got {self.decoder_width}")
+        return self
+
+
+class MAE(Objective):
+    """Encoder, decoder and the loss of section 3 (mean squared error on the masked patches, normalised per patch)."""
+
+    Settings = MAESettings
+    decoder_pos_embed: Tensor
+
+    def __init__(self, settings: MAESettings) -> None:
         super().__init__()
+        self.settings = settings
+        encoder, width = build_encoder(settings), settings.decoder_width
         self.encoder = encoder
-        self.mask_ratio = mask_ratio
-        self.patch = encoder.patch_embed.patch_size[0]
-        grid = encoder.patch_embed.grid_size
-        heads = decoder_heads(decoder_width)
-        self.embed = nn.Linear(encoder.embed_dim, decoder_width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
-        self.blocks = nn.ModuleList([Block(decoder_width, heads, qkv_bias=True) for _ in range(decoder_depth)])
-        self.norm = nn.LayerNorm(decoder_width, eps=1e-6)
-        self.predict = nn.Linear(decoder_width, 3 * self.patch**2)
-        self.register_buffer("positions", sincos_positions(grid, decoder_width), persistent=False)
+        encoder.pos_embed.requires_grad_(False)
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        blocks = [Block(width, _decoder_heads(width), qkv_bias=True, norm_layer=norm) for _ in range(settings.decoder_depth)]
+        self.decoder_embed = nn.Linear(settings.width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.decoder_blocks = nn.ModuleList(blocks)
+        self.decoder_norm = norm(width)
+        self.decoder_pred = nn.Linear(width, 3 * settings.patch_size**2)
+        self.register_buffer("decoder_pos_embed", sincos_positions(encoder.patch_embed.grid_size, width))
         nn.init.normal_(self.mask_token, std=0.02)
-        fix_positions(encoder)
 
-    def patches(self, images: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` to ``[B, N, 3 p p]``, rows first."""
-        p = self.patch
-        return nn.functional.unfold(images, p, stride=p).transpose(1, 2)
+    def draw(self, generator: torch.Generator, rows: slice) -> tuple[Tensor, Tensor]:
+        """Normalised images ``[B, 3, H, W]``, and the order ``[B, N]`` of their patches, visible ones first."""
+        images = stream.draw_batch(generator, self.settings.batch_size, self.settings.image_size, rows)
+        order = Dice(generator, self.settings.batch_size, rows).uniform(0, 1, self.encoder.patch_embed.num_patches).argsort(dim=1)
+        return normalized(images), order
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Loss of one batch ``[B, 3, H, W]`` of normalised images; ``generator`` (CPU) draws the masks."""
-        encoder = self.encoder
-        x = encoder.patch_embed(images) + encoder.pos_embed[:, 1:]
-        batch, count, width = x.shape
-        visible = round(count * (1 - self.mask_ratio))
-        order = torch.rand(batch, count, generator=generator).argsort(dim=1).to(x.device)
-        kept = order[:, :visible, None]
-        x = x.gather(1, kept.expand(-1, -1, width))
-        cls = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(batch, -1, -1)
-        x = encoder.norm(encoder.blocks(torch.cat([cls, x], dim=1)))
-
-        y = self.embed(x)
-        full = self.mask_token.expand(batch, count, -1).to(y.dtype)
-        full = full.scatter(1, kept.expand(-1, -1, y.shape[-1]), y[:, 1:])
-        y = torch.cat([y[:, :1], full], dim=1) + self.positions
-        for block in self.blocks:
-            y = block(y)
-
-        hidden = order[:, visible:, None]
-        target = self.patches(images).gather(1, hidden.expand(-1, -1, 3 * self.patch**2))
+    def forward(self, images: Tensor, order: Tensor) -> Tensor:
+        """Mean squared error on the masked patches."""
+        visible = round(order.shape[1] * (1 - self.settings.mask_ratio))
+        kept, hidden = order[:, :visible, None], order[:, visible:, None]
+        y = self.decode(self.encode(images, kept), kept, order.shape[1])
+        target = self.patches(images)
+        target = target.gather(1, hidden.expand(-1, -1, target.shape[-1]))
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
-        y = self.predict(self.norm(y[:, 1:].gather(1, hidden.expand(-1, -1, y.shape[-1]))))
+        y = self.decoder_pred(self.decoder_norm(y[:, 1:].gather(1, hidden.expand(-1, -1, y.shape[-1]))))
         return (y.float() - target).square().mean()
 
+    def encode(self, images: Tensor, kept: Tensor) -> Tensor:
+        """Class token and the ``kept [B, V, 1]`` patches, encoded: ``[B, 1 + V, width]``."""
+        encoder = self.encoder
+        x = encoder.patch_embed(images) + encoder.pos_embed[:, 1:]
+        x = x.gather(1, kept.expand(-1, -1, x.shape[-1]))
+        cls = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(x), -1, -1)
+        return encoder.norm(encoder.blocks(torch.cat([cls, x], dim=1)))
 
-def decoder_heads(width: int) -> int:
-    """Attention heads of a decoder: one for every 16 channels."""
+    def decode(self, encoded: Tensor, kept: Tensor, count: int) -> Tensor:
+        """Mask tokens in place of what was not seen, through the decoder: ``[B, 1 + count, decoder width]``."""
+        y = self.decoder_embed(encoded)
+        full = self.mask_token.expand(len(y), count, -1).to(y.dtype)
+        full = full.scatter(1, kept.expand(-1, -1, y.shape[-1]), y[:, 1:])
+        y = torch.cat([y[:, :1], full], dim=1) + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            y = block(y)
+        return y
+
+    def patches(self, images: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to ``[B, N, p p 3]``: rows first, and channels last within a patch."""
+        p = self.settings.patch_size
+        cut = nn.functional.unfold(images, p, stride=p)
+        return cut.unflatten(1, (3, p * p)).permute(0, 3, 2, 1).flatten(2)
+
+    def publish(self, folder: Path, steps: int) -> Path:
+        """The full pre-training file: encoder, mask token and decoder."""
+        return write_mae(self.state_dict(), folder / "mae_pretrain.pth")
+
+
+def _decoder_heads(width: int) -> int:
+    """One for every 16 channels."""
     return max(1, width // 16)
-
-
-def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:
-    """Fixed 2-D sine-cosine table ``[1, 1 + N, width]``; the class token's row is zero."""
-    table = build_sincos2d_pos_embed(list(grid), dim=width, interleave_sin_cos=False)
-    return torch.cat([torch.zeros(1, width), table])[None]
-
-
-def fix_positions(encoder: Any) -> None:
-    """Give ``encoder`` the fixed table and stop training it."""
-    encoder.pos_embed.data.copy_(sincos_positions(encoder.patch_embed.grid_size, encoder.embed_dim))
-    encoder.pos_embed.requires_grad_(False)
