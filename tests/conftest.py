@@ -16,6 +16,7 @@ VECTORS = Path(__file__).parent / "parity" / "vectors"
 
 def pytest_addoption(parser):
     parser.addoption("--parity-dir", default=str(VECTORS), help="folder of parity vectors (*.safetensors); default: tests/parity/vectors")
+    parser.addoption("--kills", default=2, type=int, help="how often tests/experiments/test_sweep.py kills a sweep at a random moment")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+Shade = Annotated[int, Field(ge=0, le=255)]
 
 
 class LoadArguments(BaseModel):
@@ -65,10 +66,18 @@ class AdapterConfig(BaseModel):
     reading: str | None
     backbone: BackboneReference
     head: str
+    head_options: dict[str, Any] = {}
     classes: list[str]
+    palette: list[tuple[Shade, Shade, Shade]] | None = None
     preprocessing: Preprocessing
     metrics: dict[str, Any]
     weights_sha256: str
+
+    @model_validator(mode="after")
+    def _one_colour_each(self) -> "AdapterConfig":
+        if self.palette is not None and len(self.palette) != len(self.classes):
+            raise ValueError(f"palette: {len(self.palette)} colours for {len(self.classes)} classes")
+        return self
 
 
 def save(model: "PromptedModel", directory: Path, metrics: dict[str, Any]) -> Path:
@@ -77,12 +86,13 @@ def save(model: "PromptedModel", directory: Path, metrics: dict[str, Any]) -> Pa
     Raises:
         OSError: no permission, no space.
     """
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in sorted(model.trainable_parameters())}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.learned().items()}
     weights = to_bytes(tensors, metadata={"format": "pt"})
     backbone = model.backbone
     config = AdapterConfig(
         format_version=FORMAT_VERSION, method=model.method.name, method_config=model.method.config.model_dump(mode="json"),
-        reading=model.method.reading, head="linear", classes=model.classes, preprocessing=model.preprocessing, metrics=metrics,
+        reading=model.method.reading, head=model.head.name, head_options=model.head.options, classes=model.classes,
+        palette=model.palette, preprocessing=model.preprocessing, metrics=metrics,
         backbone=BackboneReference.model_validate(
             {"name": backbone.name, "fingerprint": backbone.fingerprint, "load": backbone.load_arguments}
         ),
@@ -184,9 +194,10 @@ def _build(config: AdapterConfig, backbone: Backbone) -> "PromptedModel":
     from promptvit.model import create_model
 
     model = create_model(
-        backbone, config.method, len(config.classes), head=config.head, classes=config.classes, preprocessing=config.preprocessing,
-        **config.method_config,
+        backbone, config.method, len(config.classes), head=config.head, head_options=config.head_options, classes=config.classes,
+        preprocessing=config.preprocessing, **config.method_config,
     )
+    model.palette = config.palette
     if model.method.reading != config.reading:
         raise ValueError(f"{config.method} in reading {config.reading}; this promptvit computes reading {model.method.reading}")
     return model
@@ -217,16 +228,16 @@ def load(directory_or_hub_id: str | os.PathLike[str], backbone: Backbone | None 
     _check_backbone(config, backbone)
     with _blaming(directory / CONFIG):
         model = _build(config, backbone)
-    parameters = dict(model.trainable_parameters())
-    if parameters.keys() != tensors.keys():
+    learned = model.learned()
+    if learned.keys() != tensors.keys():
         raise ValueError(
-            f"adapter: {directory / WEIGHTS} does not fit {config.method}; missing: {sorted(parameters.keys() - tensors.keys())[:8]}, "
-            f"unexpected: {sorted(tensors.keys() - parameters.keys())[:8]}"
+            f"adapter: {directory / WEIGHTS} does not fit {config.method}; missing: {sorted(learned.keys() - tensors.keys())[:8]}, "
+            f"unexpected: {sorted(tensors.keys() - learned.keys())[:8]}"
         )
-    for name, parameter in parameters.items():
-        if parameter.shape != tensors[name].shape:
+    for name, tensor in learned.items():
+        if tensor.shape != tensors[name].shape:
             shape = tuple(tensors[name].shape)
-            raise ValueError(f"adapter: {directory / WEIGHTS}: {name} has shape {shape}, {config.method} needs {tuple(parameter.shape)}")
+            raise ValueError(f"adapter: {directory / WEIGHTS}: {name} has shape {shape}, {config.method} needs {tuple(tensor.shape)}")
         with torch.no_grad():
-            parameter.copy_(tensors[name])
+            tensor.copy_(tensors[name])
     return model.eval()

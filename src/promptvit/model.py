@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from promptvit.backbones.base import Backbone, PromptMemory
 from promptvit.backbones.loading import load_backbone
 from promptvit.errors import unknown
 from promptvit.heads.classification import HeadInit, LinearHead
+from promptvit.heads.segmentation import PLANS, SegmentationHead
 from promptvit.methods import Method, build_method
 from promptvit.preprocessing import Preprocessing
 
@@ -33,10 +34,18 @@ class PromptedModel(nn.Module):
         method, head: what learns.
         classes: names, in the order of the logits.
         preprocessing: the backbone's own unless replaced.
+        palette: a colour (red, green, blue) for each class, for pictures; stored in the adapter.
     """
 
+    palette: list[tuple[int, int, int]] | None = None
+
     def __init__(
-        self, backbone: Backbone, method: Method, head: nn.Module, classes: Sequence[str], preprocessing: Preprocessing | None = None
+        self,
+        backbone: Backbone,
+        method: Method,
+        head: LinearHead | SegmentationHead,
+        classes: Sequence[str],
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         self.backbone = method.adapt(backbone)
@@ -45,19 +54,28 @@ class PromptedModel(nn.Module):
         self.classes = list(classes)
         self.preprocessing = preprocessing or backbone.preprocessing
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.method(self.backbone, images).features)
+    def forward(self, images: Tensor, memory: PromptMemory | None = None) -> Tensor:
+        return self.head(self.method(self.backbone, images, memory=memory).features)
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Logits of every branch, the scored one first; what ``method.loss`` reads."""
+        """Logits of every branch, the scored one first; what :meth:`loss` reads."""
         encoded = self.method(self.backbone, images)
         return tuple(self.head(features) for features in (encoded.features, *encoded.aux))
+
+    def loss(self, outputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        """What training minimises, from :meth:`outputs` and the labels ``[B]``."""
+        return self.method.loss(outputs, target)
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name, tensor) of everything that learns; names start with ``method.``, ``head.`` or ``backbone.``."""
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 yield name.replace("backbone.model.", "backbone.", 1), parameter
+
+    def learned(self) -> dict[str, Tensor]:
+        """Everything that training changes, sorted by name: the trainable parameters, and the head's running statistics."""
+        head = {f"head.{name}": tensor for name, tensor in self.head.state_dict(keep_vars=True).items()}
+        return dict(sorted((head | dict(self.trainable_parameters())).items()))
 
     @property
     def num_trainable(self) -> int:
@@ -105,21 +123,19 @@ class PromptedModel(nn.Module):
 
 
 class PreparedModel:
-    """A frozen classifier: later training of its source does not reach it."""
+    """A frozen copy of a model, ``model``, beside the shared backbone: later training of its source does not reach it."""
 
     def __init__(self, model: PromptedModel) -> None:
         trains_backbone = any(p.requires_grad for p in model.backbone.parameters())
-        self.backbone = copy.deepcopy(model.backbone).eval() if trains_backbone else model.backbone
-        self.method = copy.deepcopy(model.method).eval().requires_grad_(False)
-        self.head = copy.deepcopy(model.head).eval().requires_grad_(False)
-        self.classes = list(model.classes)
-        self.preprocessing = model.preprocessing
+        shared = {} if trains_backbone else {id(model.backbone): model.backbone}
+        self.model = copy.deepcopy(model, shared).eval().requires_grad_(False)
+        self.classes, self.preprocessing = self.model.classes, self.model.preprocessing
         self.memory: PromptMemory = {}
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits ``[B, C]`` of normalised images ``[B, 3, H, W]``."""
-        return self.head(self.method(self.backbone, images, memory=self.memory).features)
+        """Logits of normalised images ``[B, 3, H, W]``: ``[B, C]``, or ``[B, C, H, W]`` of a segmentation model."""
+        return self.model(images, self.memory)
 
 
 def create_model(
@@ -130,6 +146,7 @@ def create_model(
     pretrained: bool = True,
     head: str = "linear",
     head_init: HeadInit = "small",
+    head_options: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     seed: int = 0,
@@ -142,8 +159,10 @@ def create_model(
         method: a name from :func:`list_methods`.
         num_classes: size of the head, at least 1.
         pretrained: for a name or path.
-        head: ``linear``.
-        head_init: see :class:`LinearHead`.
+        head: ``linear`` classifies images; ``setr-pup``, ``setr-naive`` and ``linear-seg`` classify pixels and give a
+            :class:`~promptvit.segmentation.SegmentationModel`.
+        head_init: see :class:`LinearHead`; segmentation heads have their authors' own.
+        head_options: see :class:`~promptvit.heads.segmentation.SegmentationConfig`; ``linear`` has none.
         classes: names; default ``0``, ``1``, ...
         preprocessing: replaces the backbone's own; it is stored in the adapter.
         seed: of the method's and the head's initial weights.
@@ -154,8 +173,10 @@ def create_model(
     """
     if num_classes < 1:
         raise ValueError(f"num_classes: at least 1, got {num_classes}")
-    if head != "linear":
-        raise ValueError(unknown("head", head, ["linear"]))
+    if head != "linear" and head not in PLANS:
+        raise ValueError(unknown("head", head, ["linear", *PLANS]))
+    if head == "linear" and head_options:
+        raise ValueError(f"head_options: the linear head has none, got {', '.join(head_options)}")
     if classes is not None and len(classes) != num_classes:
         raise ValueError(f"classes: {len(classes)} names for {num_classes} classes")
     if not isinstance(backbone, Backbone):
@@ -163,8 +184,15 @@ def create_model(
     names = classes if classes is not None else [str(i) for i in range(num_classes)]
     with torch.random.fork_rng(devices=[]):  # layers draw default weights from the global state before they get their own
         torch.manual_seed(seed)
-        built = build_method(method, backbone, method_options, seed)
         generator = torch.Generator().manual_seed(seed + 1)
-        classifier = LinearHead(backbone.width, num_classes, init=head_init, generator=generator)
-        model = PromptedModel(backbone, built, classifier, names, preprocessing)
+        if head == "linear":
+            built = build_method(method, backbone, method_options, seed)
+            classifier = LinearHead(backbone.width, num_classes, init=head_init, generator=generator)
+            model = PromptedModel(backbone, built, classifier, names, preprocessing)
+        else:
+            from promptvit.segmentation import SegmentationModel, dense_options
+
+            decoder = SegmentationHead(head, backbone, num_classes, head_options or {}, generator=generator)
+            built = build_method(method, backbone, dense_options(method_options, head_init), seed)
+            model = SegmentationModel(backbone, built, decoder, names, preprocessing)
     return model.to(next(backbone.parameters()).device)

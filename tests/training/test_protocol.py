@@ -8,7 +8,8 @@ from helpers import tiny_backbone
 import promptvit
 from promptvit.data import load_dataset
 from promptvit.data.base import Split
-from promptvit.training import loop, resolve
+from promptvit.training import resolve
+from promptvit.training.classification import Classification
 from promptvit.training.optimization import epoch_schedule
 
 
@@ -20,13 +21,8 @@ def backbone(tmp_path_factory):
 @pytest.fixture
 def scored(monkeypatch):
     """Names of the splits that were scored, in order."""
-    names, evaluate = [], loop.evaluate
-
-    def watching(model, split, **options):
-        names.append(split.name)
-        return evaluate(model, split, **options)
-
-    monkeypatch.setattr(loop, "evaluate", watching)
+    names, score = [], Classification.score
+    monkeypatch.setattr(Classification, "score", lambda self, split: names.append(split) or score(self, split))
     return names
 
 
@@ -84,7 +80,7 @@ def test_selection_on_test_only_by_that_name_and_stamped(backbone, tmp_path, mon
         def per_class(self, classes):
             return dict.fromkeys(classes)
 
-    monkeypatch.setattr(loop, "evaluate", lambda model, split, **_: Scripted(next(scripted[split.name])))
+    monkeypatch.setattr(Classification, "score", lambda self, split: Scripted(next(scripted[split])))
     finished = run(backbone, tmp_path / "run", select="best-on-test")
     assert finished.result["select"] == "best-on-test"
     assert finished.result["accuracy"] == 0.8 and finished.result["val_accuracy"] == 0.2, "of the epoch that test chose"

@@ -210,7 +210,7 @@ def test_divergence_keeps_the_last_good_adapter(backbone, tmp_path, monkeypatch)
 
 
 def test_best_and_last_selection(backbone, tmp_path, monkeypatch):
-    from promptvit.training import loop
+    from promptvit.training.classification import Classification
 
     def with_validation(values, **settings):
         scripted = iter(values)
@@ -222,7 +222,7 @@ def test_best_and_last_selection(backbone, tmp_path, monkeypatch):
             def per_class(self, classes):
                 return dict.fromkeys(classes)
 
-        monkeypatch.setattr(loop, "evaluate", lambda model, split, **_: Scripted(next(scripted)))
+        monkeypatch.setattr(Classification, "score", lambda self, split: Scripted(next(scripted)))
         return run(backbone, tmp_path / f"{len(list(tmp_path.iterdir()))}", epochs=3, **settings)
 
     best = with_validation([0.2, 0.9, 0.9, 0.5])  # three epochs, then the test split; a tie goes to the earlier epoch

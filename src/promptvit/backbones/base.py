@@ -196,9 +196,20 @@ class Backbone(nn.Module):
         """Views of all blocks for an input of ``grid`` patches (default: the backbone's own)."""
         raise NotImplementedError
 
-    def patchify(self, images: Tensor) -> Tensor:
-        """Patch embeddings ``[B, N, D]`` before positions."""
-        if tuple(images.shape[-2:]) != tuple(self.model.patch_embed.img_size):
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """Patches of ``images`` as (rows, columns)."""
+        return images.shape[-2] // self.patch_size[0], images.shape[-1] // self.patch_size[1]
+
+    def patchify(self, images: Tensor, any_size: bool = False) -> Tensor:
+        """Patch embeddings ``[B, N, D]`` before positions.
+
+        Raises:
+            ValueError: images of another size than the backbone's; with ``any_size``, sides that are no multiple of the patch.
+        """
+        if any_size:
+            if any(side % patch for side, patch in zip(images.shape[-2:], self.patch_size, strict=True)):
+                raise ValueError(f"images: sides of {tuple(images.shape[-2:])} are no multiples of the patch {self.patch_size}; pad them")
+        elif tuple(images.shape[-2:]) != tuple(self.model.patch_embed.img_size):
             raise ValueError(
                 f"images: {self.name} expects {'x'.join(map(str, self.model.patch_embed.img_size))} pixels, got "
                 f"{'x'.join(map(str, images.shape[-2:]))}; resize them, or load the backbone with image_size="
@@ -210,8 +221,8 @@ class Backbone(nn.Module):
         """Absolute positions ``[1, P+N, D]`` of the tokens that enter block 0; zero rows where there is none."""
         raise NotImplementedError
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Tokens ``[B, P+N, D]`` that enter block 0."""
+    def embed(self, images: Tensor, any_size: bool = False) -> Tensor:
+        """Tokens ``[B, P+N, D]`` that enter block 0; ``any_size`` as in :meth:`patchify`."""
         raise NotImplementedError
 
     def run_block(
@@ -256,15 +267,15 @@ class Pass:
         observe: called with (block, tokens in, prompts in, tokens out, prompts out); then every block computes everything.
         memory: remembers keys and values of fixed prompts between passes.
         recompute: keep each block's inputs only and run it again in the backward pass.
+        any_size: images need not have the backbone's size, only sides that are multiples of its patch.
     """
 
     def __init__(
         self, backbone: Backbone, images: Tensor, pool: str, *, taps: Collection[int] = (),
         observe: Callable[[int, Tensor, Tensor | None, Tensor, Tensor | None], None] | None = None, memory: PromptMemory | None = None,
-        recompute: bool = False,
+        recompute: bool = False, any_size: bool = False,
     ) -> None:
         self.backbone = backbone
-        self.blocks = backbone.blocks()
         self.depth = backbone.depth
         self.last: Want = backbone.needs(pool)
         self.taps = taps
@@ -272,7 +283,9 @@ class Pass:
         self.observe = observe
         self.memory = memory
         self.recompute = recompute
-        self.tokens = backbone.embed(images)
+        self.tokens = backbone.embed(images, any_size)
+        self.grid = backbone.grid_of(images)
+        self.blocks = backbone.blocks(self.grid)
 
     def __call__(
         self, i: int, x: Tensor, prompts: Tensor | None, keep: bool = True, temperature: float | Tensor = 1.0

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -122,20 +123,23 @@ class FlatBackbone(Backbone):
         self.grid = model.patch_embed.grid_size
         self.patch_size = model.patch_embed.patch_size
         self.num_prefix_tokens = model.num_prefix_tokens
+        model.patch_embed.strict_img_size = False  # ``patchify`` says which sizes it takes
 
-    def positions(self) -> Tensor:
-        table = self.model.pos_embed
+    def positions(self, grid: tuple[int, int] | None = None) -> Tensor:
+        """Absolute positions ``[1, P+N, D]``; for another ``grid`` than the backbone's own interpolated as timm does (bicubic)."""
+        grid, table = grid or self.grid, self.model.pos_embed
         rows, width = self.num_prefix_tokens, self.width
         if table is None:
-            return self.model.patch_embed.proj.weight.new_zeros(1, rows + self.grid[0] * self.grid[1], width)
-        if self.model.no_embed_class:
-            return torch.cat([table.new_zeros(1, rows, width), table], dim=1)
-        return table
+            return self.model.patch_embed.proj.weight.new_zeros(1, rows + grid[0] * grid[1], width)
+        bare = self.model.no_embed_class
+        if tuple(grid) != tuple(self.grid):
+            table = resample_abs_pos_embed(table, new_size=list(grid), old_size=list(self.grid), num_prefix_tokens=0 if bare else rows)
+        return torch.cat([table.new_zeros(1, rows, width), table], dim=1) if bare else table
 
-    def embed(self, images: Tensor) -> Tensor:
-        x = self.patchify(images)
+    def embed(self, images: Tensor, any_size: bool = False) -> Tensor:
+        x = self.patchify(images, any_size)
         prefix = [token.expand(len(x), -1, -1) for token in (self.model.cls_token, self.model.reg_token) if token is not None]
-        return self.model.norm_pre(torch.cat([*prefix, x], dim=1) + self.positions())
+        return self.model.norm_pre(torch.cat([*prefix, x], dim=1) + self.positions(self.grid_of(images)))
 
     def final_norm(self) -> nn.Module:
         """The norm that acts on tokens: ``norm``, or ``fc_norm`` where the model has only that."""

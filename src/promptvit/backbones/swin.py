@@ -223,8 +223,8 @@ class Swin(Backbone):
     def positions(self) -> Tensor:
         return self.model.norm.weight.new_zeros(1, self.grid[0] * self.grid[1], self.widths[0])
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.patchify(images)
+    def embed(self, images: Tensor, any_size: bool = False) -> Tensor:
+        return self.patchify(images, any_size)
 
     def merge(self, i: int, x: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Where a stage starts: each 2 x 2 tokens become one; a prompt stands in for all four of them.

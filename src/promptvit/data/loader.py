@@ -1,11 +1,12 @@
 """Batches of uint8 pixels for training and evaluation; each image is decoded once. Normalisation is left to the device."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from promptvit.errors import unknown
 from promptvit.preprocessing import Preprocessing
 
 MEMORY_BUDGET = 2 * 2**30  # bytes of decoded pixels kept per split
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -120,17 +123,13 @@ def batches(
     """
     if policy not in augment.POLICIES:
         raise ValueError(unknown("augmentation", policy, augment.POLICIES))
-    for name, value in (("batch_size", batch_size), ("world", world), ("workers", workers)):
-        if value < 1:
-            raise ValueError(f"{name}: must be 1 or more, got {value}")
-    if not 0 <= rank < world:
-        raise ValueError(f"rank: must be in 0..{world - 1}, got {rank}")
+    check_sharing(batch_size, rank, world, workers)
     if epoch is None:
         policy = "none"
     rows = np.empty((len(split), 0)) if epoch is None else augment.draws(policy, len(split), data_seed, epoch)
     chunks = places(len(split), batch_size, epoch, data_seed, rank, world)
     crops_there = device if _crops_itself(device) and policy in ("crop", "crop-flip") else None
-    return _ahead(_Maker(split, preprocessing, policy, rows, crops_there), chunks, workers)
+    return _batches(_Maker(split, preprocessing, policy, rows, crops_there), chunks, workers)
 
 
 def places(
@@ -139,6 +138,39 @@ def places(
     """Per batch the places of its images in a split of ``count``; see :func:`batches`."""
     order = np.arange(count) if epoch is None else shuffled(count, generator(data_seed, Purpose.ORDER, epoch))
     return [order[start : start + batch_size][rank::world] for start in range(0, count, batch_size)]
+
+
+def check_sharing(batch_size: int, rank: int, world: int, workers: int) -> None:
+    """Refuse what :func:`batches` cannot share out.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    for name, value in (("batch_size", batch_size), ("world", world), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name}: must be 1 or more, got {value}")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank: must be in 0..{world - 1}, got {rank}")
+
+
+def ahead(make: Callable[[np.ndarray], Made], chunks: list[np.ndarray], workers: int) -> Iterator[tuple[np.ndarray, Made]]:
+    """Each chunk and what ``make`` makes of it, in order; threads have ``workers`` of them under way while one is used."""
+    waiting: deque[tuple[np.ndarray, Future[Made]]] = deque()
+
+    def first() -> tuple[np.ndarray, Made]:
+        chunk, made = waiting.popleft()
+        return chunk, made.result()
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="promptvit-data")
+    try:
+        for chunk in chunks:
+            waiting.append((chunk, pool.submit(make, chunk)))
+            if len(waiting) > workers:
+                yield first()
+        while waiting:
+            yield first()
+    finally:  # also when the caller stops early
+        pool.shutdown(cancel_futures=True)
 
 
 def _crops_itself(device: torch.device | None) -> bool:
@@ -188,22 +220,7 @@ class _Maker:
         return augment.random_crop(self.pixels[index], size, row, flip=self.policy == "crop-flip")
 
 
-def _ahead(make: _Maker, chunks: list[np.ndarray], workers: int) -> Iterator[Batch]:
-    """Batches in order, ``workers`` of them under way while one is used."""
+def _batches(make: _Maker, chunks: list[np.ndarray], workers: int) -> Iterator[Batch]:
     labels = np.asarray(make.split.labels, dtype=np.int64)
-    waiting: deque[tuple[np.ndarray, Future[tuple[np.ndarray, bool]]]] = deque()
-
-    def first() -> Batch:
-        indices, made = waiting.popleft()
-        return Batch(make.finish(indices, *made.result()), torch.from_numpy(labels[indices]), torch.from_numpy(indices))
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="promptvit-data")
-    try:
-        for chunk in chunks:
-            waiting.append((chunk, pool.submit(make, chunk)))
-            if len(waiting) > workers:
-                yield first()
-        while waiting:
-            yield first()
-    finally:  # also when the caller stops early
-        pool.shutdown(cancel_futures=True)
+    for indices, made in ahead(make, chunks, workers):
+        yield Batch(make.finish(indices, *made), torch.from_numpy(labels[indices]), torch.from_numpy(indices))

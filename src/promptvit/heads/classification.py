@@ -1,7 +1,7 @@
 """Heads for image classification."""
 
 import math
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ class LinearHead(nn.Linear):
             class (VPT, GaPT).
         generator: source of the initial weights.
     """
+
+    name: ClassVar[str] = "linear"
+    options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, width: int, num_classes: int, *, init: HeadInit = "small", generator: torch.Generator) -> None:
         super().__init__(width, num_classes)

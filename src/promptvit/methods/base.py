@@ -94,9 +94,12 @@ class Method(nn.Module):
         taps: Collection[int] = (),
         observe: Callable[..., None] | None = None,
         memory: PromptMemory | None = None,
+        any_size: bool = False,
     ) -> Encoded:
         """Features of normalised ``images [B, 3, H, W]``; see :class:`Pass` for the keyword arguments."""
-        step = Pass(backbone, images, self.pool, taps=taps, observe=observe, memory=memory, recompute=self.low_memory)
+        step = Pass(
+            backbone, images, self.pool, taps=taps, observe=observe, memory=memory, recompute=self.low_memory, any_size=any_size
+        )
         return self.read(step, *self.encode(step))
 
     def read(self, step: Pass, x: Tensor, prompts: Tensor | None) -> Encoded:

@@ -72,6 +72,7 @@ class SA2VP(Method):
         if maps > len(further):
             raise ValueError(f"maps: to_prompt has {len(further)} blocks after the first, got {maps}")
         tokens = at.prefix + at.grid[0] * at.grid[1]
+        self.grid = tuple(backbone.grid)
         self.map = PromptMap(at.rows, config.rank, at.channels, generator)
         self.insert_at = further[:maps]
         self.inserted = nn.ModuleList(InsertedMap(tokens, config.rank, at.width, generator) for _ in self.insert_at)
@@ -80,6 +81,11 @@ class SA2VP(Method):
 
     def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
         """The image and the prompt branch after the last block; ``observe`` sees the prompt branch in place of prompts."""
+        if step.grid != self.grid:
+            raise ValueError(
+                f"images: sa2vp's map was made for {self.grid[0]} x {self.grid[1]} patches, not {step.grid[0]} x {step.grid[1]}; "
+                "score larger images through sliding windows of the training size"
+            )
         x, m = step.tokens, self.branches.start(step.backbone, self.map().to(step.tokens.dtype))
         for i in range(step.depth):
             (x, _), (m, _) = step.backbone.merge(i, x, None), step.backbone.merge(i, m, None)

@@ -31,17 +31,18 @@ class Scores:
 @torch.no_grad()
 def evaluate(
     model: PromptedModel, split: Split, *, batch_size: int = 64, workers: int = 2, progress: Callable[[int], None] = lambda images: None,
-    features: Tensor | None = None,
+    features: Tensor | None = None, rank: int = 0, world: int = 1,
 ) -> Scores:
     """Accuracy of ``model`` on every image of ``split``, once. ``progress`` is told how many images were done.
 
-    ``features [N, D]`` of the split, where they are known, spare the backbone's pass.
+    ``features [N, D]`` of the split, where they are known, spare the backbone's pass. With several processes, ``rank`` of ``world``
+    counts its share.
     """
     was_training = model.training
     model.eval()
     seen = torch.zeros(len(model.classes), dtype=torch.long)
     right = seen.clone()
-    for logits, labels in _answers(model, split, batch_size, workers, features):
+    for logits, labels in _answers(model, split, batch_size, workers, features, rank, world):
         seen += labels.bincount(minlength=len(seen))
         right += labels[logits.argmax(dim=-1).cpu() == labels].bincount(minlength=len(seen))
         progress(len(labels))
@@ -50,14 +51,14 @@ def evaluate(
 
 
 def _answers(
-    model: PromptedModel, split: Split, batch_size: int, workers: int, features: Tensor | None
+    model: PromptedModel, split: Split, batch_size: int, workers: int, features: Tensor | None, rank: int, world: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits ``[B, C]`` and labels ``[B]``, batch by batch."""
     device = next(model.head.parameters()).device
     if features is None:
-        for batch in batches(split, model.preprocessing, batch_size=batch_size, workers=workers):
+        for batch in batches(split, model.preprocessing, batch_size=batch_size, workers=workers, rank=rank, world=world):
             yield model(model.preprocessing.normalized(batch.images.to(device))), batch.labels
     else:
-        labels = torch.tensor(split.labels, dtype=torch.long)
-        for rows, answers in zip(features.split(batch_size), labels.split(batch_size), strict=True):
+        labels = torch.tensor(split.labels, dtype=torch.long)[rank::world]
+        for rows, answers in zip(features[rank::world].split(batch_size), labels.split(batch_size), strict=True):
             yield model.head(rows.to(device)), answers

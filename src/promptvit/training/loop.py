@@ -3,8 +3,6 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,10 @@ from torch import Tensor
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.loading import load_backbone
 from promptvit.data import Dataset, batches, load_dataset
-from promptvit.data.loader import places
 from promptvit.model import PromptedModel, create_model
-from promptvit.training.evaluation import Scores, evaluate
+from promptvit.training.classification import Classification
+from promptvit.training.distributed import PeerLost, sum_gradients
 from promptvit.training.optimization import build_optimizer, rate_factor, set_rate
-from promptvit.training.probe import extract, inputs_are_fixed
 from promptvit.training.progress import Bar
 from promptvit.training.run import Epoch, RunFolder
 from promptvit.training.settings import TrainSettings, resolve
@@ -45,6 +42,9 @@ class RunResult:
 def train(*, resume: bool = False, loaded_backbone: Backbone | None = None, **settings: Any) -> RunResult:
     """Tune a method on a data set, score it once on the test split, and write the run folder.
 
+    Started by ``torchrun`` or ``accelerate launch``, all processes share the run; any number of them gives the same numbers, up to the
+    order of summation. The first one writes.
+
     Args:
         resume: go on from the folder's last finished epoch; the numbers equal those of an uninterrupted run.
         loaded_backbone: use this backbone instead of loading ``settings["backbone"]`` again.
@@ -53,6 +53,7 @@ def train(*, resume: bool = False, loaded_backbone: Backbone | None = None, **se
     Raises:
         ValueError: a bad setting or data set. FileExistsError, PermissionError: a run folder that cannot be used.
         Diverged: the loss became NaN or infinite; the best adapter until then is kept.
+        PeerLost: another process of the run died; the last finished epoch is kept.
     """
     chosen = resolve(**settings)
     AcceleratorState._reset_state()  # a process may train more than once, in another precision
@@ -69,7 +70,9 @@ def train(*, resume: bool = False, loaded_backbone: Backbone | None = None, **se
         backbone.to(accelerator.device), chosen.method, len(dataset.classes), classes=dataset.classes, head_init=chosen.head_init,
         preprocessing=preprocessing, seed=chosen.seed, **chosen.options,
     )
-    folder = RunFolder(chosen, resume)
+    folder = RunFolder(chosen, resume, writes=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    log.setLevel(logging.NOTSET if accelerator.is_main_process else logging.WARNING)
     for note in dataset.notes:
         log.info(note)
     own = preprocessing == backbone.preprocessing
@@ -83,6 +86,8 @@ def train(*, resume: bool = False, loaded_backbone: Backbone | None = None, **se
         except Diverged:
             run.finish(folder, status="diverged")
             raise
+        except PeerLost as error:
+            raise PeerLost(f"{error}; {len(run.history)} epochs are saved in {folder.path}; start all again with --resume") from None
         return RunResult(folder.path, run.finish(folder, status="ok"), model)
 
 
@@ -95,18 +100,19 @@ class Run:
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.best_value, self.best_epoch = -1.0, 0
-        self.features: dict[str, Tensor] = {}  # by split, where one pass over the images is enough
+        self.task = Classification(settings, model, dataset, accelerator)
 
     def fit(self, folder: RunFolder) -> None:
         """Train the epochs that are left, saving the state after each."""
         settings, images = self.settings, len(self.dataset.splits["train"])
         title = f"{settings.method} on {settings.data}"
-        with Bar(title, settings.epochs, images, done=len(self.history)) as bar, folder.tensorboard() as board:
+        quiet = not self.accelerator.is_main_process
+        with Bar(title, settings.epochs, images, done=len(self.history), quiet=quiet) as bar, folder.tensorboard() as board:
             for epoch in range(len(self.history), settings.epochs):
                 started = time.perf_counter()
                 loss, accuracy, lr = self.train_epoch(epoch, bar)
                 due = (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs
-                val_accuracy = self.score("val").accuracy if due and settings.train_on == "train" else None
+                val_accuracy = self.task.score("val").accuracy if due and settings.train_on == "train" else None
                 self.history.append(Epoch(epoch + 1, loss, accuracy, val_accuracy, lr, round(time.perf_counter() - started, 3)))
                 value = self.criterion(epoch, val_accuracy) if due or settings.select == "last" else None
                 if value is not None and value > self.best_value:
@@ -123,69 +129,38 @@ class Run:
             case "last":
                 return float(epoch)
             case "best-on-test":
-                return self.score("test").accuracy
+                return self.task.score("test").accuracy
 
     def train_epoch(self, epoch: int, bar: Bar) -> tuple[float, float, float]:
         """One pass over the training split: mean loss, accuracy, last learning rate."""
-        settings, model = self.settings, self.model
-        steps = math.ceil(len(self.dataset.splits["train"]) / settings.batch_size)
-        torch.manual_seed(settings.seed * 1_000_003 + epoch)  # dropout is a function of (seed, epoch)
-        model.train()
-        total, right, seen, lr = 0.0, 0, 0, 0.0
-        for step, (inputs, labels) in enumerate(self.inputs(epoch)):
-            lr = set_rate(self.optimizer, rate_factor(settings, epoch, step, steps))
-            with self.accelerator.autocast():
-                outputs = (model.head(inputs),) if inputs_are_fixed(settings) else model.outputs(inputs)
-                loss = model.method.loss(outputs, labels)
-            if not math.isfinite(loss.item()):
+        settings, accelerator, task = self.settings, self.accelerator, self.task
+        # dropout is a function of (seed, epoch), and of the process
+        torch.manual_seed(settings.seed * 1_000_003 + epoch + (accelerator.process_index << 40))
+        self.model.train()
+        total = torch.zeros(3, dtype=torch.float64)  # loss, right, images
+        lr, learns = 0.0, [parameter for _, parameter in self.model.trainable_parameters()]
+        for step, (inputs, target) in enumerate(task.batches(epoch)):
+            lr = set_rate(self.optimizer, rate_factor(settings, epoch, step, task.steps))
+            images = min(settings.batch_size, len(self.dataset.splits["train"]) - step * settings.batch_size)
+            part = torch.zeros(2)  # of the batch's mean loss and of its right answers, as far as they are this process's
+            if len(target):
+                with accelerator.autocast():
+                    outputs = task.outputs(inputs)
+                    loss = task.loss(outputs, target) * (len(target) / images)
+                accelerator.backward(loss)
+                part = torch.tensor([loss.item(), task.right(outputs, target)])
+            loss_value, right = sum_gradients(accelerator, learns, beside=part).tolist()
+            if not math.isfinite(loss_value):
                 raise Diverged(
-                    f"the loss became {loss.item()} in epoch {epoch + 1}, step {step + 1}; try a lower lr (now {settings.lr:g}). "
+                    f"the loss became {loss_value} in epoch {epoch + 1}, step {step + 1}; try a lower lr (now {settings.lr:g}). "
                     f"Best adapter so far: {Path(settings.out) / 'adapter' if self.best else 'none'}"
                 )
-            self.accelerator.backward(loss)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            model.method.project()
-            total += loss.item() * len(labels)
-            right += int((outputs[0].argmax(dim=-1) == labels).sum())
-            seen += len(labels)
-            bar.batch(len(labels), total / seen, right / seen)
-        return total / seen, right / seen, lr
-
-    def inputs(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """An epoch's batches on the device: normalised images, or features where they are fixed; and labels."""
-        settings, split, device = self.settings, self.dataset.splits["train"], self.accelerator.device
-        features = self.known("train")
-        if features is not None:
-            labels = torch.tensor(split.labels, dtype=torch.long)
-            for rows in map(torch.from_numpy, places(len(split), settings.batch_size, epoch, settings.data_seed)):
-                yield features[rows].to(device), labels[rows].to(device)
-            return
-        loader = batches(
-            split, self.model.preprocessing, batch_size=settings.batch_size, epoch=epoch, policy=settings.augment or "none",
-            data_seed=settings.data_seed, workers=settings.workers, device=device,
-        )
-        for batch in loader:
-            yield self.model.preprocessing.normalized(batch.images.to(device)), batch.labels.to(device)
-
-    def known(self, split: str) -> Tensor | None:
-        """Features of a split where they are fixed, computed once; training in mixed precision sees what it computes."""
-        if not inputs_are_fixed(self.settings):
-            return None
-        if split not in self.features:
-            autocast = self.accelerator.autocast if split == "train" else nullcontext
-            settings = self.settings
-            self.features[split] = extract(
-                self.model, self.dataset.splits[split], batch_size=settings.batch_size, workers=settings.workers, autocast=autocast
-            )
-        return self.features[split]
-
-    def score(self, split: str) -> Scores:
-        """The model as it is now on a split."""
-        settings = self.settings
-        return evaluate(
-            self.model, self.dataset.splits[split], batch_size=settings.batch_size, workers=settings.workers, features=self.known(split)
-        )
+            self.model.method.project()
+            total += torch.tensor([loss_value * images, right, images])
+            bar.batch(images, float(total[0] / total[2]), float(total[1] / total[2]))
+        return float(total[0] / total[2]), float(total[1] / total[2]), lr
 
     def finish(self, folder: RunFolder, status: str) -> dict[str, Any]:
         """Put the selected weights back, score them once on the split that is asked for, write the adapter and ``result.json``."""
@@ -201,10 +176,11 @@ class Run:
             self.put(self.best)
             val_accuracy = self.history[self.best_epoch].val_accuracy
             if status == "ok":
-                scores = self.score(settings.score)
+                scores = self.task.score(settings.score)
             accuracy = scores.accuracy if scores else None
             metrics = {"split": settings.score, "select": settings.select, "accuracy": accuracy, "val_accuracy": val_accuracy}
-            model.save_pretrained(folder.adapter, metrics=metrics)
+            if self.accelerator.is_main_process:
+                model.save_pretrained(folder.adapter, metrics=metrics)
         seconds = sum(epoch.seconds for epoch in self.history)
         result |= {
             "accuracy": scores.accuracy if scores else None,

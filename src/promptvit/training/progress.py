@@ -10,8 +10,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 class Bar:
     """A rich progress bar over all images of a run; on a console that is no terminal, one line per tenth of the epochs."""
 
-    def __init__(self, title: str, epochs: int, images_per_epoch: int, done: int = 0, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+    def __init__(
+        self, title: str, epochs: int, images_per_epoch: int, done: int = 0, console: Console | None = None, quiet: bool = False
+    ) -> None:
+        self.console = console or Console(stderr=True, quiet=quiet)
         self.epochs = epochs
         self.progress = Progress(
             TextColumn("[bold]{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
@@ -20,7 +22,7 @@ class Bar:
         )
         total = epochs * images_per_epoch
         self.task = self.progress.add_task(title, total=total, completed=done * images_per_epoch, state="")
-        self.title, self.val_accuracy, self.images, self.started = title, 0.0, 0, time.perf_counter()
+        self.title, self.val, self.images, self.started = title, "", 0, time.perf_counter()
 
     def __enter__(self) -> "Bar":
         self.progress.start()
@@ -33,13 +35,13 @@ class Bar:
         """One step over ``images`` images with the epoch's running loss and training accuracy."""
         self.images += images
         rate = self.images / (time.perf_counter() - self.started)
-        state = f"loss {loss:.3f}  train {accuracy:.1%}  val {self.val_accuracy:.1%}  {rate:.0f} img/s"
+        state = f"loss {loss:.3f}  train {accuracy:.1%}{self.val}  {rate:.0f} img/s"
         self.progress.update(self.task, advance=images, state=state)
         self.loss = loss
 
     def epoch(self, number: int, val_accuracy: float | None) -> None:
         """Epoch ``number`` (from 1) ended with this validation accuracy, if it was validated."""
-        self.val_accuracy = self.val_accuracy if val_accuracy is None else val_accuracy
+        self.val = self.val if val_accuracy is None else f"  val {val_accuracy:.1%}"
         if not self.console.is_terminal and (number == self.epochs or number % max(1, self.epochs // 10) == 0):
-            line = f"{self.title}: epoch {number}/{self.epochs}  loss {self.loss:.3f}  val {self.val_accuracy:.1%}"
+            line = f"{self.title}: epoch {number}/{self.epochs}  loss {self.loss:.3f}{self.val}"
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)

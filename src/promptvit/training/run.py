@@ -29,17 +29,20 @@ class Epoch:
 
 
 class RunFolder:
-    """Files of one run.
+    """Files of one run. Of several processes one ``writes``; the others only read.
 
     Raises:
         FileExistsError: the folder holds something and ``resume`` is false.
         ValueError: ``resume``, but the folder holds a run with other settings.
     """
 
-    def __init__(self, settings: TrainSettings, resume: bool) -> None:
+    def __init__(self, settings: TrainSettings, resume: bool, writes: bool = True) -> None:
         self.path = Path(settings.out)
         self.adapter = self.path / "adapter"
         self.state = self.path / "checkpoint" / "state.pt"
+        self.writes = writes
+        if not writes:
+            return
         if self.path.is_file():
             raise FileExistsError(f"out: {self.path} is a file; give a folder")
         if self.path.is_dir() and any(self.path.iterdir()):
@@ -65,6 +68,8 @@ class RunFolder:
 
     def save_state(self, state: dict[str, Any], history: list[Epoch]) -> None:
         """Keep everything that is needed to go on; the state last, so that it never claims more than there is."""
+        if not self.writes:
+            return
         lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)
         files.write_text(self.path / "metrics.jsonl", lines)
         with files.atomic(self.state) as temporary:
@@ -84,6 +89,8 @@ class RunFolder:
     def tensorboard(self) -> Iterator[Callable[[Epoch], None]]:
         """A function that shows an epoch in ``tensorboard/``; does nothing where tensorboard is not installed."""
         try:
+            if not self.writes:
+                raise ImportError
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             yield lambda epoch: None
@@ -103,7 +110,8 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write ``result.json``."""
-        files.write_json(self.path / "result.json", result)
+        if self.writes:
+            files.write_json(self.path / "result.json", result)
 
 
 def read_settings(run: Path) -> TrainSettings:

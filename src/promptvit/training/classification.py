@@ -1,0 +1,81 @@
+"""The classification task: an image in, one class out."""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from promptvit.data import Dataset, batches
+from promptvit.data.loader import places
+from promptvit.model import PromptedModel
+from promptvit.training.distributed import summed
+from promptvit.training.evaluation import Scores, evaluate
+from promptvit.training.probe import extract, inputs_are_fixed
+from promptvit.training.settings import TrainSettings
+
+
+class Classification:
+    """Batches, loss and score of one run; the loop knows no more of a task than this."""
+
+    def __init__(self, settings: TrainSettings, model: PromptedModel, dataset: Dataset, accelerator: Accelerator) -> None:
+        self.settings, self.model, self.dataset, self.accelerator = settings, model, dataset, accelerator
+        self.share = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+        self.features: dict[str, Tensor] = {}  # by split, where one pass over the images is enough
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return math.ceil(len(self.dataset.splits["train"]) / self.settings.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of an epoch, on the device: normalised images, or features where they are fixed; and labels."""
+        settings, split, device = self.settings, self.dataset.splits["train"], self.accelerator.device
+        features = self._known("train")
+        if features is not None:
+            labels = torch.tensor(split.labels, dtype=torch.long)
+            for rows in map(torch.from_numpy, places(len(split), settings.batch_size, epoch, settings.data_seed, **self.share)):
+                yield features[rows].to(device), labels[rows].to(device)
+            return
+        loader = batches(
+            split, self.model.preprocessing, batch_size=settings.batch_size, epoch=epoch, policy=settings.augment or "none",
+            data_seed=settings.data_seed, workers=settings.workers, device=device, **self.share,
+        )
+        for batch in loader:
+            yield self.model.preprocessing.normalized(batch.images.to(device)), batch.labels.to(device)
+
+    def outputs(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Logits ``[B, C]`` of every branch, the scored one first."""
+        return (self.model.head(inputs),) if inputs_are_fixed(self.settings) else self.model.outputs(inputs)
+
+    def loss(self, outputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        """Mean over the images."""
+        return self.model.method.loss(outputs, target)
+
+    def right(self, outputs: tuple[Tensor, ...], target: Tensor) -> float:
+        """How many images were named right."""
+        return float((outputs[0].argmax(dim=-1) == target).sum())
+
+    def score(self, split: str) -> Scores:
+        """The model as it is now on a split, each process its share."""
+        settings = self.settings
+        scores = evaluate(
+            self.model, self.dataset.splits[split], batch_size=settings.batch_size, workers=settings.workers,
+            features=self._known(split), **self.share,
+        )
+        counts = summed(self.accelerator, torch.stack([scores.seen, scores.right]).to(self.accelerator.device)).cpu()
+        return Scores(*counts)
+
+    def _known(self, split: str) -> Tensor | None:
+        """Features of a split where they are fixed, computed once; training in mixed precision sees what it computes."""
+        if not inputs_are_fixed(self.settings):
+            return None
+        if split not in self.features:
+            autocast = self.accelerator.autocast if split == "train" else nullcontext
+            settings = self.settings
+            self.features[split] = extract(
+                self.model, self.dataset.splits[split], batch_size=settings.batch_size, workers=settings.workers, autocast=autocast
+            )
+        return self.features[split]
