@@ -20,6 +20,7 @@ from PIL import Image
 import promptvit
 from promptvit.cli.app import app
 from promptvit.cli.training import parse_settings
+from promptvit.experiments.spec import read_spec
 from promptvit.training import resolve
 
 ROOT = Path(__file__).parent.parent
@@ -175,9 +176,11 @@ def test_command_lines_on_the_pages_parse(line):
         return
     values = command.make_context(name, words).params
     if name == "train":
-        given = {key: values[key] for key in ("backbone", "method", "data", "epochs", "lr", "shots")}
-        resolve(**given, **parse_settings(values["settings"] or []))
-        assert values["data"] in promptvit.list_datasets() and is_backbone(values["backbone"])
+        given = {key: values[key] for key in ("backbone", "method", "data", "epochs", "lr", "shots") if values[key] is not None}
+        if values["recipe"]:
+            given = read_spec(values["recipe"]).single_run(given, faithful=values["faithful"])
+        chosen = resolve(**given | parse_settings(values["settings"] or []))
+        assert chosen.data in promptvit.list_datasets() and (is_backbone(chosen.backbone) or chosen.backbone.startswith("runs/"))
 
 
 def test_there_are_command_lines_on_the_pages():

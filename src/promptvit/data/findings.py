@@ -5,6 +5,7 @@ Kinds are stable words:
 * errors: ``unrecognised-layout``, ``missing-list``, ``unparsable-list``, ``bad-label``, ``id-out-of-range``, ``mixed-id-base``,
   ``unknown-label``, ``missing-file``, ``path-leaves-root``, ``listed-twice``, ``empty-split``, ``in-two-splits``, ``not-the-union``,
   ``undecodable-image``, ``unusable-data-set`` (anything else that a reader refuses)
+* errors of masks: ``missing-mask``, ``missing-image``, ``undecodable-mask``, ``mask-format``, ``mask-size``, ``id-out-of-range``
 * warnings: ``partial-copy``, ``more-than-expected``, ``missing-class``, ``missing-list`` (one that training does not need),
   ``in-two-splits`` (as rarely as the set's own making explains)
 * ok: ``layout``, ``count``, ``note``, ``images``, ``splits``, ``union``

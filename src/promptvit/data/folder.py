@@ -43,6 +43,8 @@ def folder(name: str, *, root: Path | None, data_seed: int, strict: bool) -> Dat
     if strict and skipped:
         raise ValueError(f"--strict: {len(skipped)} files in {layout.root} are no usable images: {_some(listed, 20)}")
     classes = layout.classes["train"]
+    if set(classes) == {"images", "masks"}:
+        raise ValueError(f"data_root: {layout.root} has images and masks instead of classes; use --task segmentation")
     number = {label: index for index, label in enumerate(classes)}
     splits = {}
     for split, files in layout.files.items():

@@ -1,7 +1,9 @@
 """Image files to plain 8-bit RGB, whatever was stored, and one error for everything that cannot be used."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,9 +15,13 @@ Image.init()
 # Photographs and screenshots. Formats that run an interpreter (EPS) or hold no single picture stay closed.
 FORMATS = tuple(sorted({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"} & Image.OPEN.keys()))
 
+Made = TypeVar("Made")
+
 
 class BadImage(ValueError):
-    """A file that cannot be used as an image: ``path`` and ``reason``."""
+    """A file that cannot be used as an image: ``path``, ``reason`` and ``kind``, a word of :mod:`promptvit.data.findings`."""
+
+    kind = "undecodable-image"
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(path, reason)
@@ -38,21 +44,29 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         BadImage: no such file, empty, truncated, no image, more than :data:`MAX_PIXELS` pixels or sides beyond 1 : :data:`MAX_RATIO`
             (both seen from the header, before anything is decoded), or pixels without a known range.
     """
+    return decoded(path, FORMATS, _upright_rgb)
+
+
+def decoded(path: str | os.PathLike[str], formats: tuple[str, ...], convert: Callable[[Path, Image.Image], Made]) -> Made:
+    """What ``convert`` makes of an image file in one of Pillow's ``formats``, open and read whole.
+
+    Raises:
+        BadImage: for everything that goes wrong, see :func:`open_image`.
+    """
     path = Path(path)
     if not path.is_file():
         raise BadImage(path, "not a regular file" if path.exists() else "no such file")
     try:
         if path.stat().st_size == 0:
             raise BadImage(path, "empty file")
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=formats) as image:
             _check_size(path, *image.size)
             image.load()  # damage shows here, where it is not mistaken for a broken EXIF block
-            _turn_upright(image)
-            return _to_rgb(path, image)
+            return convert(path, image)
     except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadImage(path, f"not an image ({', '.join(FORMATS)} are read)") from None
+        raise BadImage(path, f"not an image ({', '.join(formats)} {'is' if len(formats) == 1 else 'are'} read)") from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, which may be set to anything
         raise BadImage(path, f"too many pixels ({error})") from None
     except Exception as error:  # decoders raise nearly anything on damaged bytes
@@ -64,6 +78,11 @@ def _check_size(path: Path, width: int, height: int) -> None:
         raise BadImage(path, f"too many pixels ({width} x {height} is more than {MAX_PIXELS:,})")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise BadImage(path, f"{width} x {height}: one side is more than {MAX_RATIO} times the other")
+
+
+def _upright_rgb(path: Path, image: Image.Image) -> Image.Image:
+    _turn_upright(image)
+    return _to_rgb(path, image)
 
 
 def _turn_upright(image: Image.Image) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from promptvit.data.base import Dataset, take_shots
 from promptvit.data.seeding import Purpose, generator
+from promptvit.data.segmentation.registry import list_segmentation
 from promptvit.errors import unknown
 
 
@@ -32,17 +33,17 @@ def register(*names: str) -> Callable[[Reader], Reader]:
 
 
 def list_datasets() -> list[str]:
-    """Names that :func:`load_dataset` accepts."""
-    return sorted(_READERS)
+    """Names of all data sets, for classification and for segmentation."""
+    return sorted({*_READERS, *list_segmentation()})
 
 
 def load_dataset(
     name: str, *, root: str | Path | None = None, data_seed: int = 0, shots: int | None = None, strict: bool = False
 ) -> Dataset:
-    """Read a data set.
+    """Read a data set for classification.
 
     Args:
-        name: one of :func:`list_datasets`.
+        name: one of :func:`list_datasets` that is not for segmentation.
         root: its folder, where it needs one.
         data_seed: of splits that have to be drawn, and of ``shots``; 0 or more.
         shots: training images per class; None takes all. Validation and test stay whole.
@@ -51,6 +52,8 @@ def load_dataset(
     Raises:
         ValueError: an unknown name, or data that cannot be used; one line that says what to do.
     """
+    if name not in _READERS and name in list_segmentation():
+        raise ValueError(f"data: {name} has masks instead of classes; use --task segmentation (in Python: load_segmentation)")
     if name not in _READERS:
         raise ValueError(unknown("data set", name, _READERS))
     dataset = _READERS[name](name, root=Path(root) if root is not None else None, data_seed=data_seed, strict=strict)

@@ -47,13 +47,13 @@ def read(root: Path) -> Layout:
 
 def _read(root: Path) -> Layout:
     layout = Layout(root)
-    inside = _folders(root)
-    if len(inside) == 1 and inside[0].name.casefold() not in SPLIT_NAMES and _folders(inside[0]):
+    inside = visible_folders(root)
+    if len(inside) == 1 and inside[0].name.casefold() not in SPLIT_NAMES and visible_folders(inside[0]):
         layout.root = inside[0]
         layout.notes.append(f"the data set is in {inside[0].name}, the only folder in {root}")
-    walk = _Walk(root)
+    walk = Walk(root)
     for split, folder in _split_folders(layout).items():
-        classes = _folders(folder)
+        classes = visible_folders(folder)
         if not classes:
             raise ValueError(f"data_root: {folder} has no class folders; {EXPECTED}")
         layout.classes[split] = [_class_name(path) for path in classes]
@@ -76,7 +76,7 @@ def natural(names: Iterable[str]) -> list[str]:
 
 def _split_folders(layout: Layout) -> dict[str, Path]:
     """Per split its folder; the root itself is ``train`` where there are none."""
-    folders = _folders(layout.root)
+    folders = visible_folders(layout.root)
     given: dict[str, Path] = {}
     for folder in folders:
         split = SPLIT_NAMES.get(folder.name.casefold())
@@ -85,7 +85,7 @@ def _split_folders(layout: Layout) -> dict[str, Path]:
         if split:
             given[split] = folder
     others = [folder.name for folder in folders if folder not in given.values()]
-    if not given or (set(given) == {"train"} and others and not _folders(given["train"])):  # vehicles: bus, car, train
+    if not given or (set(given) == {"train"} and others and not visible_folders(given["train"])):  # vehicles: bus, car, train
         return {"train": layout.root}
     if "train" not in given:
         found = " and ".join(folder.name for folder in given.values())
@@ -103,7 +103,7 @@ def _class_name(folder: Path) -> str:
     return folder.name
 
 
-def _folders(path: Path) -> list[Path]:
+def visible_folders(path: Path) -> list[Path]:
     """Visible folders in natural order."""
     found = {entry.name: entry for entry in path.iterdir() if not _hidden(entry.name) and entry.is_dir()}
     return [found[name] for name in natural(found)]
@@ -111,7 +111,7 @@ def _folders(path: Path) -> list[Path]:
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in LITTER
 
-class _Walk:
+class Walk:
     """Files below folders; remembers where every real file and folder was met, so that none is met twice."""
 
     def __init__(self, root: Path) -> None:

@@ -28,7 +28,7 @@ class Line:
 def image_lines(file: Path, findings: Findings) -> list[Line]:
     """Lines ``images/train800/000000.jpg 307``: a path, white space, a class id."""
     lines = []
-    for where, text in _lines(file, findings):
+    for where, text in text_lines(file, findings):
         match = re.fullmatch(r"(.*\S)[ \t]+(\S+)", text)
         if not match:
             findings.error("unparsable-list", where, f"expected PATH ID, got {text[:80]!r}")
@@ -59,7 +59,7 @@ def image_object(file: Path, findings: Findings, folder: str) -> list[Line]:
 def table(file: Path, findings: Findings) -> dict[str, str]:
     """Lines of a key, white space and a value, such as ``1 001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg``."""
     values: dict[str, str] = {}
-    for where, text in _lines(file, findings):
+    for where, text in text_lines(file, findings):
         key, *value = re.split(r"[ \t]+", text, maxsplit=1)
         if not value:
             findings.error("unparsable-list", where, f"expected a key and a value, got {text[:80]!r}")
@@ -68,6 +68,13 @@ def table(file: Path, findings: Findings) -> dict[str, str]:
         else:
             values[key] = value[0]
     return values
+
+
+def text_lines(file: Path, findings: Findings) -> Iterator[tuple[str, str]]:
+    """Place and text of each line that is not blank."""
+    for number, line in enumerate((_text(file, findings) or "").replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
+        if line.strip(" \t"):
+            yield f"{file.name}:{number}", line.strip(" \t")
 
 
 def matrix(file: Path, findings: Findings, *names: str) -> list[list[Any]]:
@@ -101,13 +108,6 @@ def class_id(value: object, where: str, findings: Findings, of: str | None = Non
 def _flat(value: Any) -> list[Any]:
     """MATLAB has no scalars; scipy makes some of arrays of one element."""
     return list(np.ravel(value)) if isinstance(value, np.ndarray) else value if isinstance(value, list) else [value]
-
-
-def _lines(file: Path, findings: Findings) -> Iterator[tuple[str, str]]:
-    """Place and text of each line that is not blank."""
-    for number, line in enumerate((_text(file, findings) or "").replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
-        if line.strip(" \t"):
-            yield f"{file.name}:{number}", line.strip(" \t")
 
 
 def _text(file: Path, findings: Findings) -> str | None:
