@@ -20,7 +20,7 @@ from promptvit.backbones.base import Backbone
 from promptvit.data import Dataset, Split
 from promptvit.data.loader import places
 from promptvit.heads.classification import LinearHead
-from promptvit.training import loop
+from promptvit.training import classification, loop
 from promptvit.training.optimization import schedule
 from promptvit.training.probe import HeadSettings, train_heads
 
@@ -74,9 +74,9 @@ def one_pass(backbone: Backbone, count: int, epochs: int, clock: str) -> dict[st
     splits = {name: Split(name, [i % 10 for i in range(n)], items[:n], [f"{name}/{i}" for i in range(n)]) for name, n in parts.items()}
     dataset = Dataset("noise", [str(c) for c in range(10)], splits)
     now, seconds = CLOCKS[clock], []
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(loop, "load_dataset", lambda *_args, **_options: dataset):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(classification, "load_dataset", lambda *_args, **_options: dataset):
         for name, length, fixed in (("fast", epochs, None), ("slow", 2, lambda _settings: False)):
-            with mock.patch.object(loop, "inputs_are_fixed", fixed or loop.inputs_are_fixed):
+            with mock.patch.object(classification, "inputs_are_fixed", fixed or classification.inputs_are_fixed):
                 started = now()
                 loop.train(
                     backbone=backbone.name, loaded_backbone=backbone, method="linear", data="digits", augment="none", epochs=length,

@@ -11,7 +11,7 @@ from promptvit.backbones.vit import ViT
 from promptvit.data import load_dataset
 from promptvit.data.loader import places
 from promptvit.heads.classification import LinearHead
-from promptvit.training import loop, probe
+from promptvit.training import classification, loop, probe
 from promptvit.training.optimization import schedule
 from promptvit.training.probe import HeadSettings, extract, train_heads
 
@@ -30,12 +30,12 @@ def run(backbone, out, **settings):
 def test_one_pass_gives_the_numbers_of_many(backbone, tmp_path, monkeypatch, precision):
     counted = []
     embed = ViT.embed
-    monkeypatch.setattr(ViT, "embed", lambda self, images: counted.append(len(images)) or embed(self, images))
+    monkeypatch.setattr(ViT, "embed", lambda self, images, any_size: counted.append(len(images)) or embed(self, images, any_size))
     fast = run(backbone, tmp_path / "fast", precision=precision)
     passes = sum(counted)
     sizes = {name: len(split) for name, split in load_dataset("digits", shots=6).splits.items()}
     assert passes == sum(sizes.values()), "every image went through the backbone once"
-    monkeypatch.setattr(loop, "inputs_are_fixed", lambda settings: False)
+    monkeypatch.setattr(classification, "inputs_are_fixed", lambda settings: False)
     slow = run(backbone, tmp_path / "slow", precision=precision)
     assert sum(counted) - passes == 4 * (sizes["train"] + sizes["val"]) + sizes["test"]
     for name, tensor in slow.model.head.state_dict().items():
@@ -63,7 +63,7 @@ def test_a_resumed_probe_is_the_uninterrupted_one(backbone, tmp_path, monkeypatc
 
 
 def test_augmented_images_are_seen_anew(backbone, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "extract", None)
+    monkeypatch.setattr(classification, "extract", None)
     assert run(backbone, tmp_path / "run", epochs=1, augment="crop").result["status"] == "ok"
 
 

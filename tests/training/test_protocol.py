@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers import tiny_backbone
+from helpers import scripted_scores, tiny_backbone
 
 import promptvit
 from promptvit.data import load_dataset
@@ -72,15 +72,7 @@ def test_validation_images_cannot_be_both(settings, message):
 
 def test_selection_on_test_only_by_that_name_and_stamped(backbone, tmp_path, monkeypatch):
     scripted = {"val": iter([0.1, 0.2, 0.9]), "test": iter([0.3, 0.8, 0.4, 0.8])}
-
-    class Scripted:
-        def __init__(self, accuracy):
-            self.accuracy = accuracy
-
-        def per_class(self, classes):
-            return dict.fromkeys(classes)
-
-    monkeypatch.setattr(Classification, "score", lambda self, split: Scripted(next(scripted[split])))
+    monkeypatch.setattr(Classification, "score", lambda self, split: scripted_scores(next(scripted[split])))
     finished = run(backbone, tmp_path / "run", select="best-on-test")
     assert finished.result["select"] == "best-on-test"
     assert finished.result["accuracy"] == 0.8 and finished.result["val_accuracy"] == 0.2, "of the epoch that test chose"

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 import yaml
-from helpers import CONTRACT_FILES, tiny_backbone
+from helpers import CONTRACT_FILES, scripted_scores, tiny_backbone
 
 import promptvit
 from promptvit.training import Diverged
@@ -214,15 +214,7 @@ def test_best_and_last_selection(backbone, tmp_path, monkeypatch):
 
     def with_validation(values, **settings):
         scripted = iter(values)
-
-        class Scripted:
-            def __init__(self, value):
-                self.accuracy = value
-
-            def per_class(self, classes):
-                return dict.fromkeys(classes)
-
-        monkeypatch.setattr(Classification, "score", lambda self, split: Scripted(next(scripted)))
+        monkeypatch.setattr(Classification, "score", lambda self, split: scripted_scores(next(scripted)))
         return run(backbone, tmp_path / f"{len(list(tmp_path.iterdir()))}", epochs=3, **settings)
 
     best = with_validation([0.2, 0.9, 0.9, 0.5])  # three epochs, then the test split; a tie goes to the earlier epoch

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from promptvit.cli import caching, listing, pretraining, training, using
+from promptvit.cli import caching, data, listing, pretraining, reporting, sweeping, training, using
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -20,7 +20,10 @@ training.add_to(app)
 using.add_to(app)
 listing.add_to(app)
 caching.add_to(app)
+data.add_to(app)
 pretraining.add_to(app)
+sweeping.add_to(app)
+reporting.add_to(app)
 
 UsageError: Any = typer.BadParameter.__base__  # click's own class, wherever this typer has its click from
 
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         log.removeHandler(lines)
     if code == 130:  # how click passes Ctrl-C on
-        print("interrupted; train and pretrain go on where they were with the same command and --resume", file=sys.stderr)
+        print("interrupted; the same command goes on where it was (train and pretrain: with --resume)", file=sys.stderr)
         sys.exit(code)
 
 

@@ -1,14 +1,17 @@
-"""``promptvit report``: tables and plots of finished runs."""
+"""``promptvit report`` and ``results``: tables and plots of finished runs."""
 
 import json
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.table import Table
+
+SHOWN = ("label", "method", "dataset", "seed", "phase", "split", "status", "accuracy", "miou", "val_accuracy", "epochs", "num_trainable")
 
 
 class Format(str, Enum):
@@ -22,8 +25,9 @@ class Format(str, Enum):
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the commands."""
     app.command()(report)
+    app.command()(results)
 
 
 def report(
@@ -51,3 +55,40 @@ def report(
         print(text, end="")
     for path in paths:
         print(f"written: {path}", file=sys.stderr)
+
+
+def results(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Sweeps, run folders, folders of them.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Write all columns to this file: .csv or .parquet.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all columns as JSON.")] = False,
+) -> None:
+    """One table of all runs in and below the folders, a row per run, read from the run folders themselves.
+
+    Example: `promptvit results runs --out runs.csv`
+    """
+    from promptvit.experiments.results import read_results
+    from promptvit.experiments.table import table, write_table
+
+    left_out: list[str] = []
+    rows = read_results(folders, left_out.append)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    if not rows:
+        raise ValueError(f"results: no finished run in {', '.join(map(str, folders))}")
+    if out is not None:
+        write_table(rows, out)
+        print(f"written: {out} ({len(rows)} runs)", file=sys.stderr)
+    if as_json:
+        print(json.dumps(table(rows), indent=2))
+    elif out is None:
+        Console().print(_overview(table(rows)))
+
+
+def _overview(rows: list[dict[str, Any]]) -> Table:
+    """Some columns for the eye; those that hold nothing are left out."""
+    names = [name for name in SHOWN if any(row[name] is not None for row in rows)]
+    shown = Table(*names)
+    for row in rows:
+        values = [row[name] for name in names]
+        shown.add_row(*("-" if value is None else f"{value:.1%}" if isinstance(value, float) else str(value) for value in values))
+    return shown

@@ -25,6 +25,8 @@ def train(
     recipe: Annotated[str | None, Option(help="Settings to start from, see `promptvit list recipes`; other options win.")] = None,
     faithful: Annotated[bool, Option("--faithful", help="With the recipe's quirks: what only its authors' code does.")] = False,
     data_root: Annotated[Path | None, Option(help="Where the data set lies.")] = None,
+    task: Annotated[str | None, Option(help="classification or segmentation; default: what the data set is for.")] = None,
+    head: Annotated[str | None, Option(help="Of segmentation: setr-pup, setr-naive or linear-seg.")] = None,
     arch: Annotated[str | None, Option(help="timm name for checkpoint files that cannot tell theirs.")] = None,
     image_size: Annotated[int | None, Option(help="Pixels; default: the weights' own.")] = None,
     init: Annotated[str | None, Option(help="How prompts start: uniform, random, kmeans, mean, max.")] = None,
@@ -55,7 +57,7 @@ def train(
     given: dict[str, Any] = {
         "backbone": backbone, "method": method, "data": data, "data_root": str(data_root) if data_root else None, "arch": arch,
         "image_size": image_size, "epochs": epochs, "lr": lr, "shots": shots, "seed": seed, "out": str(out) if out else None,
-        "strict": strict or None,
+        "strict": strict or None, "task": task, "head": head,
         "memory": memory, "init": init, "num_prompts": num_prompts,
     }
     given = {key: value for key, value in given.items() if value is not None} | parse_settings(settings or [])
@@ -72,7 +74,8 @@ def train(
         return
     row = result.result
     Console().print(results_table([row]))
-    print(f"run folder: {result.run_dir}\nuse it:     promptvit predict {result.run_dir} IMAGE...")
+    needed = " --out MASKS" if "miou" in row else ""
+    print(f"run folder: {result.run_dir}\nuse it:     promptvit predict {result.run_dir} IMAGE...{needed}")
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -96,16 +99,23 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def results_table(rows: list[dict[str, Any]]) -> Table:
-    """Accuracy, trained weights and time of some results."""
+    """Accuracy or mIoU, trained weights and time of some results."""
     names = [Column(name, no_wrap=True) for name in ("method", "data")]
-    table = Table(*names, "test accuracy", "val accuracy", "trained weights", "share", "seconds")
+    table = Table(*names, *(f"{split} {measure(rows)}" for split in ("test", "val")), "trained weights", "share", "seconds")
     for row in rows:
         share = row["num_trainable"] / row["num_total"]
+        keys = ("miou", "val_miou") if "miou" in row else ("accuracy", "val_accuracy")
         table.add_row(
-            row["method"], row["dataset"], *("" if row[key] is None else f"{row[key]:.1%}" for key in ("accuracy", "val_accuracy")),
+            row["method"], row["dataset"], *("" if row[key] is None else f"{row[key]:.1%}" for key in keys),
             f"{row['num_trainable']:,}", f"{share:.2%}", f"{row['train_seconds']:.0f}",
         )
     return table
+
+
+def measure(rows: list[dict[str, Any]]) -> str:
+    """What the rows' scores are."""
+    kinds = {"mIoU" if "miou" in row else "accuracy" for row in rows}
+    return " or ".join(sorted(kinds)) or "accuracy"
 
 
 def demo(

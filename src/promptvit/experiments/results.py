@@ -93,7 +93,8 @@ def read_results(folders: Iterable[str | Path], skipped: Callable[[str], None] =
         if not folder.is_dir():
             raise ValueError(f"results: no folder {folder}; give a sweep, a run folder or a folder of them")
         for sweep, paths in _found(folder).items():
-            runs = [row for path in paths if (row := _read_run(path, skipped))]
+            stopped = _stopped(sweep) if sweep else set()
+            runs = [row for path in paths if path.name not in stopped and (row := _read_run(path, skipped))]
             for row in _of_sweep(sweep, runs, skipped) if sweep else runs:
                 rows.setdefault(row.identity, row)
     return list(rows.values())
@@ -114,6 +115,13 @@ def _found(folder: Path) -> dict[Path | None, list[Path]]:
             found[sweep].append(path)
             children.clear()
     return found
+
+
+def _stopped(sweep: Path) -> set[str]:
+    """Folders of the runs that a search has stopped before their end: they have no result, and that is no news."""
+    index = _read(sweep / "sweep.json", lambda text: _objects(json.loads(text)), lambda line: None) or []
+    named = {str(job.get("hash")) for job in index if job.get("status") == "stopped"}
+    return {name for name in named if not (sweep / "runs" / name / "result.json").is_file()}
 
 
 def _read_run(run: Path, skipped: Callable[[str], None]) -> Row | None:

@@ -9,7 +9,7 @@
     reference_batch: 256             # given rates are for batches of this size
     methods:
       vpt-deep:
-        grid: {lr: [5.0, 0.5], weight_decay: [0.001, 0.0]}
+        grid: {lr: [5.0, 0.5], weight_decay: [0.001, 0.0]}          # or search: see space.py
         tasks: {vtab/cifar: {num_prompts: 10}}
     quirks: {schedule: epoch}        # what the authors' code does and a sound run should not: only with ``faithful``
 
@@ -17,7 +17,6 @@ A task's own values win over the method's, those over ``settings``; quirks win o
 ``settings`` is what a single run takes (``promptvit train --recipe``).
 """
 
-import itertools
 import logging
 import math
 from importlib import resources
@@ -25,11 +24,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from promptvit.config import checked
 from promptvit.errors import unknown
 from promptvit.experiments import suites
+from promptvit.experiments.space import Axis, Search, combinations
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Entry(BaseModel):
         method: its name; default: the entry's own label.
         settings: settings and options, see :class:`TrainSettings`.
         grid: values to choose from on validation, by setting.
+        search: choose from these and other values without trying them all, or not all to the end; see :class:`Search`.
         tasks: settings of single data sets; a setting given here is not searched there.
     """
 
@@ -66,7 +67,14 @@ class Entry(BaseModel):
     method: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     grid: dict[str, list[Any]] = Field(default_factory=dict)
+    search: Search | None = None
     tasks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_a_setting_once(self) -> "Entry":
+        for key in self.grid.keys() & (self.search.space if self.search else {}).keys():
+            raise ValueError(f"{key} is in grid and in search.space; leave it out of one of them")
+        return self
 
 
 class Spec(BaseModel):
@@ -142,11 +150,18 @@ class Spec(BaseModel):
         return settings
 
     def points(self, label: str, task: str) -> list[dict[str, Any]]:
-        """The grid of ``label`` on ``task``: every combination, lowest rates first, so that ties go to the smaller rate."""
+        """The grid of ``label`` on ``task``: every combination, lowest rates first, so that ties go to the smaller rate.
+
+        Of a range that a search draws from: its two ends.
+        """
+        return combinations(self.axes(label, task))
+
+    def axes(self, label: str, task: str) -> dict[str, Axis]:
+        """What is chosen for ``label`` on ``task``: values of the grid, and values and ranges of the search, by setting."""
         entry = self.methods[label]
-        axes = {key: sorted(values) if _numbers(values) else values for key, values in entry.grid.items()}
-        axes = {key: values for key, values in axes.items() if key not in entry.tasks.get(task, {})}
-        return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        grid = {key: sorted(values) if _numbers(values) else values for key, values in entry.grid.items()}
+        space = entry.search.space if entry.search else {}
+        return {key: axis for key, axis in (grid | space).items() if key not in entry.tasks.get(task, {})}
 
 
 def _numbers(values: list[Any]) -> bool:

@@ -29,6 +29,13 @@ def summed(accelerator: Accelerator, values: Tensor) -> Tensor:
         raise PeerLost(f"another process of this run is gone ({str(error).splitlines()[0][:120]})") from error
 
 
+def average(accelerator: Accelerator, statistics: Iterable[Tensor]) -> None:
+    """Replace running statistics, of which every process has its own, by their mean; counters stay."""
+    for tensor in statistics:
+        if tensor.is_floating_point():
+            tensor.copy_(summed(accelerator, tensor) / accelerator.num_processes)
+
+
 def sum_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter], *, beside: Tensor) -> Tensor:
     """Replace every gradient by its sum over the processes, in one exchange.
 

@@ -18,6 +18,16 @@ class Scores:
     right: Tensor
 
     @property
+    def value(self) -> float:
+        """What selects: the accuracy."""
+        return self.accuracy
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """What ``result.json`` says of the split as a whole."""
+        return {"accuracy": self.accuracy}
+
+    @property
     def accuracy(self) -> float:
         """Share of all images that were named right, in 0..1."""
         return int(self.right.sum()) / max(1, int(self.seen.sum()))

@@ -33,9 +33,14 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 def rate_factor(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
     """Factor of the peak rate in step ``step`` of ``steps`` of an epoch, both from 0."""
-    if settings.schedule == "epoch":
-        return epoch_schedule(epoch, settings.epochs, settings.warmup)
-    return schedule(epoch * steps + step, settings.epochs * steps, settings.warmup)
+    total = settings.total_steps(steps)
+    match settings.schedule:
+        case "epoch":
+            return epoch_schedule(epoch, math.ceil(total / steps), settings.warmup)
+        case "poly":
+            return poly(epoch * steps + step, total, settings.warmup)
+        case "step":
+            return schedule(epoch * steps + step, total, settings.warmup)
 
 
 def epoch_schedule(epoch: int, epochs: int, warmup: float) -> float:
@@ -52,3 +57,11 @@ def schedule(step: int, total: int, warmup: float) -> float:
     if step < warm:
         return (step + 1) / (warm + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
+
+
+def poly(step: int, total: int, warmup: float = 0.0, power: float = 0.9) -> float:
+    """Factor in (0, 1]: linear warm-up as above, then the share of the steps that are left, to the power of ``power``."""
+    warm = warmup * total
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return ((total - step) / (total - warm)) ** power

@@ -28,7 +28,7 @@ CACHED = 2**18  # weights of heads trained at a time: with gradient and moments 
 
 def inputs_are_fixed(settings: TrainSettings) -> bool:
     """Whether every epoch of this run would compute the same features again."""
-    return settings.method == "linear" and settings.augment in (None, "none")
+    return settings.task == "classification" and settings.method == "linear" and settings.augment in (None, "none")
 
 
 @torch.no_grad()

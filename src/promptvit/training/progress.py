@@ -32,16 +32,16 @@ class Bar:
         self.progress.stop()
 
     def batch(self, images: int, loss: float, accuracy: float) -> None:
-        """One step over ``images`` images with the epoch's running loss and training accuracy."""
+        """One step over ``images`` images with the epoch's running loss and training accuracy (of images, or of pixels)."""
         self.images += images
         rate = self.images / (time.perf_counter() - self.started)
         state = f"loss {loss:.3f}  train {accuracy:.1%}{self.val}  {rate:.0f} img/s"
         self.progress.update(self.task, advance=images, state=state)
         self.loss = loss
 
-    def epoch(self, number: int, val_accuracy: float | None) -> None:
-        """Epoch ``number`` (from 1) ended with this validation accuracy, if it was validated."""
-        self.val = self.val if val_accuracy is None else f"  val {val_accuracy:.1%}"
+    def epoch(self, number: int, value: float | None) -> None:
+        """Epoch ``number`` (from 1) ended with this validation accuracy or mIoU, if it was validated."""
+        self.val = self.val if value is None else f"  val {value:.1%}"
         if not self.console.is_terminal and (number == self.epochs or number % max(1, self.epochs // 10) == 0):
             line = f"{self.title}: epoch {number}/{self.epochs}  loss {self.loss:.3f}{self.val}"
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)

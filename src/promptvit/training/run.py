@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,25 @@ from promptvit.training.settings import TrainSettings
 
 @dataclass
 class Epoch:
-    """One line of ``metrics.jsonl``; accuracies in 0..1 (None where the epoch was not validated), time in seconds."""
+    """One line of ``metrics.jsonl``.
+
+    Attributes:
+        train_accuracy: share of images, or of pixels, named right.
+        val: measures of the validation split in 0..1, by name; None where the epoch was not validated.
+    """
 
     epoch: int
     train_loss: float
     train_accuracy: float
-    val_accuracy: float | None
+    val: dict[str, float | None]
     lr: float
     seconds: float
+
+    @property
+    def line(self) -> dict[str, float | None]:
+        """As it is written."""
+        before = {"epoch": self.epoch, "train_loss": self.train_loss, "train_accuracy": self.train_accuracy}
+        return before | {f"val_{name}": value for name, value in self.val.items()} | {"lr": self.lr, "seconds": self.seconds}
 
 
 class RunFolder:
@@ -70,7 +82,7 @@ class RunFolder:
         """Keep everything that is needed to go on; the state last, so that it never claims more than there is."""
         if not self.writes:
             return
-        lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)
+        lines = "".join(json.dumps(epoch.line) + "\n" for epoch in history)
         files.write_text(self.path / "metrics.jsonl", lines)
         with files.atomic(self.state) as temporary:
             torch.save({**state, "history": [asdict(epoch) for epoch in history]}, temporary)
@@ -88,19 +100,17 @@ class RunFolder:
     @contextmanager
     def tensorboard(self) -> Iterator[Callable[[Epoch], None]]:
         """A function that shows an epoch in ``tensorboard/``; does nothing where tensorboard is not installed."""
-        try:
-            if not self.writes:
-                raise ImportError
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
+        if not self.writes or find_spec("tensorboard") is None:
             yield lambda epoch: None
             return
+        from torch.utils.tensorboard import SummaryWriter
+
         writer = SummaryWriter(self.path / "tensorboard")
 
         def show(epoch: Epoch) -> None:
-            for name in ("train_loss", "train_accuracy", "val_accuracy", "lr"):
-                if getattr(epoch, name) is not None:
-                    writer.add_scalar(name, getattr(epoch, name), epoch.epoch)
+            for name, value in epoch.line.items():
+                if name not in ("epoch", "seconds") and value is not None:
+                    writer.add_scalar(name, value, epoch.epoch)
             writer.flush()
 
         try:

@@ -20,6 +20,16 @@ class SegmentationScores:
     confusion: Tensor
 
     @property
+    def value(self) -> float:
+        """What selects: the mIoU."""
+        return self.miou
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """What ``result.json`` says of the split as a whole; ``accuracy`` is that of the pixels."""
+        return {"miou": self.miou, "mean_accuracy": self.mean_accuracy, "accuracy": self.pixel_accuracy}
+
+    @property
     def iou(self) -> Tensor:
         """Intersection over union of each class ``[C]``, in 0..1; NaN for a class in neither truth nor prediction."""
         right = self.confusion.diagonal()

@@ -99,6 +99,8 @@ class SegmentationDataset:
         palette: their colours, ``[C, 3]`` uint8.
         splits: ``train``, ``val`` and ``test``.
         root: the set's own folder, where it has one.
+        augment: the training augmentation that suits it, see :mod:`promptvit.data.segmentation.transforms`.
+        resize: None: images are always scaled by their short side.
         notes: what was decided on the way (a seeded split), one line each, for the log.
     """
 
@@ -108,6 +110,8 @@ class SegmentationDataset:
     splits: dict[str, MaskedSplit]
     root: Path | None = None
     notes: list[str] = field(default_factory=list)
+    augment: str = "scale-crop-flip-photo"
+    resize: None = None
 
 
 def cut_missing(splits: dict[str, MaskedSplit], share: float, data_seed: int) -> list[str]:
