@@ -117,6 +117,13 @@ class Section(Part):
         """All data sets, in order."""
         return tuple(task for tasks in self.groups.values() for task in tasks)
 
+    @property
+    def present(self) -> Mapping[str, tuple[str, ...]]:
+        """Data sets that were run, by group, in order; groups without any are left out."""
+        done = {task for entry in self.entries for task in entry.cells}
+        kept = {group: tuple(task for task in tasks if task in done) for group, tasks in self.groups.items()}
+        return {group: tasks for group, tasks in kept.items() if tasks}
+
 
 class Report(Part):
     """All sections, and a line for everything that was found and left out."""

@@ -59,13 +59,13 @@ def _ranks(section: Section) -> str:
 
 
 def _by_task(section: Section) -> str:
-    names = [task.rsplit("/", 1)[-1] for task in section.tasks]
-    left, row = _margin([*names, *section.groups]), max(24, 5 * len(section.entries) + 8)
+    names = [task.rsplit("/", 1)[-1] for tasks in section.present.values() for task in tasks]
+    left, row = _margin([*names, *section.present]), max(24, 5 * len(section.entries) + 8)
     measures = [cell.measure for entry in section.entries for cell in entry.cells.values() if cell.measure]
     x, ticks = _percent_axis(measures, left)
     parts: list[str] = []
     y = float(TOP)
-    for group, tasks in section.groups.items():
+    for group, tasks in section.present.items():
         if len(section.groups) > 1:
             parts.append(f'<text class="group" x="0" y="{y + 15:.1f}">{escape(group)}</text>')
             y += 22

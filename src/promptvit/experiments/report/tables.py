@@ -52,7 +52,7 @@ def page(section: Section) -> Page:
     """All tables of a section: means (where there are groups), accuracies by data set, conditions and cost."""
     grouped = len(section.groups) > 1
     tables = [_means(section)] if grouped else []
-    tables += [_accuracies(section, group, with_facts=not grouped) for group in section.groups]
+    tables += [_accuracies(section, group, with_facts=not grouped) for group in section.present]
     tables.append(_conditions(section))
     sources = tuple(f"{quote.method}: {quote.source}" for quote in section.quoted)
     ranking = f"Mean rank: over the {len(section.common)} data sets that every method here has; 1 is the best." if section.ranks else ""
@@ -102,14 +102,14 @@ def _means(section: Section) -> Table:
 
 
 def _accuracies(section: Section, group: str, with_facts: bool) -> Table:
-    tasks, is_suite = section.groups[group], bool(group)
-    mean = f"mean of {len(tasks)} tasks"
+    whole, tasks, is_suite = section.groups[group], section.present[group], bool(group)
+    mean = f"mean of {len(whole)} tasks"
     columns = (*map(_short, tasks), *([mean] if is_suite else []), *(_facts_of(section) if with_facts else ()))
 
     def own(entry: Entry) -> Iterable[Value]:
         yield from (_score(entry.cells.get(task), entry) for task in tasks)
         if is_suite:
-            yield _measure(entry.groups[group], entry, tasks)
+            yield _measure(entry.groups[group], entry, whole)
         if with_facts:
             yield from _facts(entry, section)
 
