@@ -31,8 +31,8 @@ def cluster(*cpus):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    before = ray_processes()
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # or a busy machine starves its workers
+    before = descendants()
     head, *others = cpus
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False})
     try:
@@ -40,8 +40,9 @@ def cluster(*cpus):
             made.add_node(num_cpus=count)
         yield made
     finally:
+        own = descendants() - before
         made.shutdown()
-        wait_for(lambda: not ray_processes() - before)
+        wait_for(lambda: not living(own))
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,7 @@ def test_a_node_killed_in_mid_sweep(spec, local, tmp_path):
         from promptvit.experiments.ray_executor import RayExecutor
 
         (second,) = nodes.worker_nodes
+        killed = set()
 
         class Killing(RayExecutor):
             outcomes = []
@@ -90,12 +92,14 @@ def test_a_node_killed_in_mid_sweep(spec, local, tmp_path):
                 self.outcomes += (new := super().wait(seconds))
                 known = [place for place in self.places if place.job and ray.wait([place.node], timeout=0)[0]]
                 if nodes.worker_nodes and len(self.outcomes) > 6 and second.node_id in [ray.get(place.node) for place in known]:
+                    killed.update(descendants())
                     nodes.remove_node(second, allow_graceful=False)
                 return new
 
         place = Killing(tmp_path / "out", address=nodes.address)
         done = run_sweep(spec, tmp_path / "out", executor=place, retries=0, console=QUIET)
         assert not ray.is_initialized()
+    wait_for(lambda: not living(killed))
     lost = [outcome.job.hash for outcome in place.outcomes if outcome.lost]
     assert len(lost) == 1 and done.tries[lost[0]] == 2 and set(done.tries.values()) == {1, 2}
     assert sorted(outcome.job.hash for outcome in place.outcomes if outcome.result) == sorted(done.results) and len(done.results) == 24
@@ -105,7 +109,7 @@ def test_a_node_killed_in_mid_sweep(spec, local, tmp_path):
 def test_the_driver_killed_and_started_again(spec, local, two_nodes, tmp_path):
     """kill -9 of the command; its actors end with it, and what was finished stays as it is."""
     path, out = tmp_path / "spec.yaml", tmp_path / "out"
-    path.write_text(yaml.safe_dump(spec.model_dump(exclude_none=True)))
+    path.write_text(yaml.safe_dump(spec.model_dump(exclude_none=True), sort_keys=False))
     line = [sys.executable, "-m", "promptvit", "sweep", str(path), "--out", "out", "--executor", "ray", "--address", two_nodes.address]
     where = {"cwd": tmp_path, "env": {**os.environ, "HF_HUB_OFFLINE": "1"}, "text": True}
     with subprocess.Popen(line, **where) as process:
@@ -233,7 +237,7 @@ def test_room_by_gpus():
 
 def test_mistakes_are_one_line(spec, tmp_path):
     path = tmp_path / "spec.yaml"
-    path.write_text(yaml.safe_dump(spec.model_dump(exclude_none=True)))
+    path.write_text(yaml.safe_dump(spec.model_dump(exclude_none=True), sort_keys=False))
     result = command("sweep", path, "--out", tmp_path / "out", "--address", "auto")
     assert one_line_error(result) == "executor: --address, --cpus-per-run and --gpus-per-run need --executor ray"
     broken = tmp_path / "none" / "ray"
@@ -273,20 +277,34 @@ def test_a_run_that_always_loses_its_machine_is_given_up(spec, tmp_path):
     assert done.missing() == ["rate-0.3 on digits, seed 0: failed: its node is gone"]
 
 
-def ray_processes():
-    """Living processes of Ray on this machine."""
+def descendants():
+    """Ray's processes below this one: nodes, what they started, and their actors."""
     found = set()
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            line = " ".join(process.cmdline()) if process.status() != psutil.STATUS_ZOMBIE else ""
-            if line.startswith("ray::") or "/ray/core/src/" in line or "/ray/_private/" in line or "/ray/dashboard/" in line:
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if any("/ray/" in word or word.startswith("ray::") for word in process.cmdline()):
                 found.add(process)
     return found
 
 
+def living(processes):
+    """Those that have not ended; a zombie has."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
 def actors():
-    """Those among them that train."""
-    return [process for process in ray_processes() if process.cmdline()[0].startswith("ray::Worker")]
+    """Processes of actors on our nodes, whichever driver they belong to."""
+    found = []
+    for process in living(descendants()):
+        with suppress(psutil.NoSuchProcess, IndexError):
+            if process.cmdline()[0].startswith("ray::Worker"):
+                found.append(process)
+    return found
 
 
 def wait_for_one(place):

@@ -1,10 +1,9 @@
 """Searches: what they propose, what they stop, what they cost, and that nothing of it depends on how often they were killed."""
 
-import json
-import os
 import shutil
-import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -204,28 +203,30 @@ def test_a_run_that_fails_leaves_the_search_open(spec, halved, tmp_path):
     assert tables(tmp_path / "out") == tables(halved[0])
 
 
-def test_several_workers_share_a_study(spec, tmp_path):
-    """Two real sweeps at once: as many trials as asked for, each trained by one of them; both come to the same choice."""
-    shared = searching(spec, grid={**GRID, "momentum": [0.5, 0.9]}, **HALVING)
-    path, storage = tmp_path / "spec.yaml", f"sqlite:///{tmp_path / 'shared.db'}"
-    path.write_text(yaml.safe_dump(shared.model_dump(exclude_none=True)))
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "promptvit", "sweep", path, "--jobs", "1", "--storage", storage, "--json", "--out"]
-    started = [subprocess.Popen([*line, tmp_path / name], env=environment, stdout=subprocess.PIPE, text=True) for name in "ab"]
-    try:
-        printed = [process.communicate(timeout=500)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0]
-    (first,), (second,) = (json.loads(text)["rows"] for text in printed)
+class Taking(Here):
+    """Takes turns with the others: one run at a time in this process, while the studies are read and written at will."""
+
+    turn = threading.Lock()
+
+    def wait(self, seconds):
+        with self.turn:
+            return super().wait(seconds)
+
+
+@pytest.mark.parametrize("address", ["sqlite:///{}/shared.db", "{}/shared.journal"])
+def test_several_workers_share_a_study(spec, tmp_path, address):
+    """As many trials as asked for, each trained by one of the workers; both come to the same choice."""
+    shared, storage = searching(spec, grid={**GRID, "momentum": [0.5, 0.9]}, **HALVING), address.format(tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        started = [pool.submit(swept, shared, tmp_path / name, Taking(), storage=storage) for name in "ab"]
+        (first,), (second,) = (worker.result().rows() for worker in started)
     assert numbers(first) == numbers(second) and first["search"] == second["search"]
     assert (first["search"]["runs"], first["search"]["epochs"]) == (8, 8 * 1 + 4 * 1 + 2 * 2)
     hashes = [{e["hash"] for e in read(tmp_path / name / "sweep.json") if e["phase"] == "search"} for name in "ab"]
-    assert len(hashes[0] | hashes[1]) == 8 and not hashes[0] & hashes[1]
-    name = optuna.get_all_study_names(storage)[0]
-    kept = [t for t in optuna.load_study(study_name=name, storage=storage).trials if t.state.name != "FAIL"]
-    assert len(kept) == 8 and sorted(t.state.name for t in kept) == ["COMPLETE"] * 2 + ["PRUNED"] * 6
+    assert len(hashes[0] | hashes[1]) == 8 and not hashes[0] & hashes[1] and all(hashes)
+    study = started[0].result().cells[0].study.study
+    kept = [trial.state.name for trial in study.trials if trial.state.name != "FAIL"]
+    assert sorted(kept) == ["COMPLETE"] * 2 + ["PRUNED"] * 6
 
 
 def test_trials_of_a_worker_that_is_gone_are_taken_over(spec, halved, tmp_path, monkeypatch):

@@ -11,10 +11,11 @@ from data.test_segmentation_data import miniature_ade20k, miniature_folder
 from helpers import CONTRACT_FILES, tiny_backbone
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file
 
 import promptvit
 from promptvit.cli import main
-from promptvit.data import load_segmentation
+from promptvit.data import MaskedSplit, load_segmentation
 from promptvit.data.segmentation.masks import Coding, open_mask
 from promptvit.experiments import segmentations
 from promptvit.experiments.plan import cells
@@ -25,7 +26,7 @@ from promptvit.heads.windows import Inference
 from promptvit.training import loop, resolve
 from promptvit.training.distributed import average
 from promptvit.training.optimization import poly
-from promptvit.training.segmentation import evaluate_masks
+from promptvit.training.segmentation import Segmentation, evaluate_masks
 from promptvit.training.segmentation_scores import SegmentationMeter
 
 HEAD = {"head": "setr-naive", "head_options": {"channels": 8}}
@@ -168,8 +169,6 @@ def test_iterations_of_a_classifier(backbone, tmp_path):
 
 
 def test_a_search_run_never_opens_the_test_split(backbone, ade, tmp_path, monkeypatch):
-    from promptvit.data import MaskedSplit
-
     opened, pair = set(), MaskedSplit.pair
     monkeypatch.setattr(MaskedSplit, "pair", lambda split, index: opened.add(split.name) or pair(split, index))
     result = run(backbone, ade, tmp_path / "run", score="val").result
@@ -183,25 +182,20 @@ def test_training_on_both_splits(backbone, ade, tmp_path):
     assert finished.result["images_per_second"] == pytest.approx(10 / seconds, rel=1e-2)
 
 
-def test_the_best_epoch_has_its_own_running_statistics(backbone, ade, tmp_path):
-    from promptvit.training.segmentation import Segmentation
-
-    values = iter([0.9, 0.1, 0.5])
+def test_the_best_epoch_has_its_own_running_statistics(backbone, ade, tmp_path, monkeypatch):
+    values = iter([0.9, 0.1, 0.5])  # two epochs, then the test split
 
     def score(self, split):
-        meter = SegmentationMeter(2)
-        right = round(100 * next(values))
-        meter.update(torch.tensor([0] * 100 + [1] * 100), torch.tensor([0] * right + [1] * (100 - right) + [1] * 100))
+        meter, right = SegmentationMeter(150), round(100 * next(values))
+        meter.update(torch.tensor([0] * right + [1] * (200 - right)), torch.tensor([0] * 100 + [1] * 100))
         return meter.scores()
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Segmentation, "score", score)
-        patched.setattr(Segmentation, "measures", ("miou", "mean_accuracy", "accuracy"))
-        with pytest.raises(ValueError, match="zip"):  # per class: two scripted, 150 real ones
-            run(backbone, ade, tmp_path / "run")
+    monkeypatch.setattr(Segmentation, "score", score)
+    run(backbone, ade, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "checkpoint" / "state.pt", weights_only=True)
     counter = next(name for name in state["best"] if name.endswith("num_batches_tracked"))
     assert (int(state["best"][counter]), int(state["trained"][counter])) == (3, 6)
+    assert torch.equal(state["best"][counter], load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")[counter])
 
 
 def test_statistics_of_several_processes_are_averaged():

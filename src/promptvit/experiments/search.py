@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptvit.data import Dataset
-from promptvit.experiments.plan import Cell, Results, Run
+from promptvit.experiments.plan import Cell, Results, Run, score
 from promptvit.experiments.space import Range
 from promptvit.experiments.spec import Spec
 from promptvit.experiments.store import history
@@ -178,9 +178,9 @@ class SearchCell(Cell):
         if result and result["status"] == "diverged" and len(lines) < end:
             self.study.diverge(trial, len(lines), seconds)
         elif run.stop_after is None and result:
-            self.study.report(trial, end, result["accuracy"], seconds)
+            self.study.report(trial, end, score(result) or 0.0, seconds)
         elif run.stop_after and len(lines) >= end:
-            self.study.report(trial, end, _accuracy(lines[:end], run.settings.select), seconds)
+            self.study.report(trial, end, _value(lines[:end], run.settings.select), seconds)
         else:
             return False
         return True
@@ -196,9 +196,10 @@ class SearchCell(Cell):
         return f"{self.spec.name}: {self.label} on {self.task} ({digest})"
 
 
-def _accuracy(lines: list[dict[str, Any]], select: str) -> float:
-    """What the run would be chosen for, had it ended here."""
-    validated = [line["val_accuracy"] for line in lines if line["val_accuracy"] is not None]
+def _value(lines: list[dict[str, Any]], select: str) -> float:
+    """What the run would be chosen for, had it ended here: mIoU of segmentation, else accuracy."""
+    values = [line.get("val_miou", line["val_accuracy"]) for line in lines]
+    validated = [value for value in values if value is not None]
     return float(validated[-1] if select == "last" else max(validated))
 
 
