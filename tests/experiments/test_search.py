@@ -1,5 +1,6 @@
 """Searches: what they propose, what they stop, what they cost, and that nothing of it depends on how often they were killed."""
 
+import os
 import shutil
 import sys
 import threading
@@ -213,6 +214,7 @@ class Taking(Here):
             return super().wait(seconds)
 
 
+@pytest.mark.skipif("PROMPTVIT_CLUSTER_TESTS" not in os.environ, reason="minutes long: set PROMPTVIT_CLUSTER_TESTS=1")
 @pytest.mark.parametrize("address", ["sqlite:///{}/shared.db", "{}/shared.journal"])
 def test_several_workers_share_a_study(spec, tmp_path, address):
     """As many trials as asked for, each trained by one of the workers; both come to the same choice."""
