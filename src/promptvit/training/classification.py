@@ -1,6 +1,5 @@
 """The classification task: an image in, one class out."""
 
-import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,11 +35,6 @@ class Classification:
         return load_dataset(
             settings.data, root=settings.data_root, data_seed=settings.data_seed, shots=settings.shots, strict=settings.strict
         )
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return math.ceil(len(self.dataset.splits["train"]) / self.settings.batch_size)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of an epoch, on the device: normalised images, or features where they are fixed; and labels."""

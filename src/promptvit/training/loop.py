@@ -115,8 +115,9 @@ class Run:
         self.best_value, self.best_epoch = -1.0, 0
         self.task = TASKS[settings.task](settings, model, dataset, accelerator)
         self.images = len(dataset.splits["train"])
-        self.steps = settings.total_steps(self.task.steps)
-        self.epochs = math.ceil(self.steps / self.task.steps)
+        self.epoch_steps = math.ceil(self.images / settings.batch_size)
+        self.steps = settings.total_steps(self.epoch_steps)
+        self.epochs = math.ceil(self.steps / self.epoch_steps)
 
     def fit(self, folder: RunFolder, stop_after: int | None = None) -> None:
         """Train the epochs that are left, or those up to ``stop_after``, saving the state after each."""
@@ -157,8 +158,8 @@ class Run:
         self.model.train()
         total = torch.zeros(4, dtype=torch.float64)  # loss, images, right answers, of how many
         lr, learns = 0.0, [parameter for _, parameter in self.model.trainable_parameters()]
-        for step, (inputs, target) in zip(range(self.steps - epoch * task.steps), task.batches(epoch), strict=False):
-            lr = set_rate(self.optimizer, rate_factor(settings, epoch, step, task.steps))
+        for step, (inputs, target) in zip(range(self.steps - epoch * self.epoch_steps), task.batches(epoch), strict=False):
+            lr = set_rate(self.optimizer, rate_factor(settings, epoch, step, self.epoch_steps))
             images = min(settings.batch_size, self.images - step * settings.batch_size)
             part = torch.zeros(3)  # of the batch's mean loss and of its answers, as far as they are this process's
             if len(target):

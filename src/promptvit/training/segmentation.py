@@ -1,6 +1,5 @@
 """The segmentation task: an image in, the class of every pixel out."""
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,11 +41,6 @@ class Segmentation:
     def load(settings: TrainSettings) -> SegmentationDataset:
         """The data set of a run."""
         return load_segmentation(settings.data, root=settings.data_root, data_seed=settings.data_seed)
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return math.ceil(len(self.dataset.splits["train"]) / self.settings.batch_size)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of an epoch, on the device: normalised crops ``[B, 3, H, W]`` and masks ``[B, H, W]``."""

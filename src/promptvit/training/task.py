@@ -44,10 +44,6 @@ class Task(Protocol):
     def load(settings: TrainSettings) -> Dataset | SegmentationDataset:
         """The data set of a run."""
 
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of an epoch, on the device: what :meth:`outputs` reads, and the target."""
 

@@ -6,11 +6,8 @@ what lies on top hides what is below. A pixel belongs to the topmost object that
 """
 
 import math
-from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +15,7 @@ from torch import Tensor
 
 from promptvit.data.findings import Findings
 from promptvit.data.proc import drawing, scenery
+from promptvit.data.proc.drawn import TOGETHER, Drawn, eight_bit
 from promptvit.data.proc.rolls import Rolls
 from promptvit.data.segmentation.base import MaskedSplit, SegmentationDataset
 from promptvit.data.segmentation.masks import Coding
@@ -29,14 +27,16 @@ CLASSES = ("ground", "ball", "slab", "wedge", "blossom", "moon", "cross", "ring"
 SIZES = {"train": 400, "val": 100, "test": 400}
 SIDE = 64  # pixels
 OBJECTS = (2, 5)  # fewest and most
-TOGETHER = 50  # scenes drawn at once
 
 
 @register(NAME)
 def scenes(name: str, *, root: Path | None, data_seed: int, findings: Findings) -> SegmentationDataset:
     """Build the set; it has no files and takes no ``root``, and ``data_seed`` changes nothing."""
     splits = {
-        split: MaskedSplit(split, Drawn(split, 0), Drawn(split, 1), [f"{_stream(split)}/{i}" for i in range(count)], Coding(len(CLASSES)))
+        split: MaskedSplit(
+            split, Drawn(count, partial(_part, split, 0)), Drawn(count, partial(_part, split, 1)),
+            [f"{_stream(split)}/{i}" for i in range(count)], Coding(len(CLASSES)),
+        )
         for split, count in SIZES.items()
     }
     palette = np.concatenate([np.full((1, 3), 70, dtype=np.uint8), colours(len(CLASSES) - 1)])  # grey ground
@@ -64,25 +64,12 @@ def pictures(split: str, start: int, count: int, side: int = SIDE) -> tuple[np.n
     """The scenes ``start`` to ``start + count - 1`` of a split ``[count, side, side, 3]``, and masks ``[count, side, side]``, uint8."""
     with torch.no_grad(), torch.device("cpu"):
         images, classes = draw(Rolls(_stream(split), start, count), side)
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy(), classes.to(torch.uint8).numpy()
+    return eight_bit(images), classes.byte().numpy()
 
 
-class Drawn(Sequence[Any]):
-    """The scenes of a split (``part`` 0) or their masks (1), to be read and not changed: drawn in chunks when one of them is asked for."""
-
-    def __init__(self, split: str, part: int) -> None:
-        self.split, self.part = split, part
-
-    def __len__(self) -> int:
-        return SIZES[self.split]
-
-    def __getitem__(self, index: Any) -> Any:
-        chunk, place = divmod(range(len(self))[index], TOGETHER)
-        with _DRAWING:
-            return _chunk(self.split, chunk)[self.part][place]
-
-
-_DRAWING = Lock()  # threads that want the same chunk draw it once
+def _part(split: str, part: int, chunk: int) -> np.ndarray:
+    """Scenes (``part`` 0) or masks (1)."""
+    return _chunk(split, chunk)[part]
 
 
 @cache  # 15 MB when all are drawn

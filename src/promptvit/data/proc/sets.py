@@ -5,12 +5,10 @@ splits have streams of their own and are always the same, so numbers compare: 80
 test, all classes alike. ``proc-dev/*`` has other generators; it is there to choose settings on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +16,13 @@ from torch import Tensor
 
 from promptvit.data.base import Dataset, Split
 from promptvit.data.proc import dev, fine_grained, natural, solids, specialised, structured
+from promptvit.data.proc.drawn import TOGETHER, Drawn, eight_bit
 from promptvit.data.proc.rolls import Rolls
 from promptvit.data.registry import register
 
 SIZES = {"train": 800, "val": 200, "test": 2000}
 VERSIONS = {"proc": 1, "proc-dev": 1}  # of the pictures: any change of a set's pixels or labels is a new version of its family
 SIDE = 64  # pixels
-TOGETHER = 50  # images drawn at once; more do not fit into a processor's cache
 
 Generator = Callable[[Rolls, Tensor, int], Tensor]  # (random numbers, labels [n], side) -> [n, 3, side, side] in [0, 1]
 
@@ -87,7 +85,10 @@ def proc(name: str, *, root: Path | None, data_seed: int, strict: bool) -> Datas
     """Build a drawn set; it has no files and takes no ``root``, and ``data_seed`` changes nothing but ``--shots``."""
     made = SETS[name]
     splits = {
-        split: Split(split, labels(made, 0, count).tolist(), Drawn(name, split), [f"{_stream(made, split)}/{i}" for i in range(count)])
+        split: Split(
+            split, labels(made, 0, count).tolist(), Drawn(count, partial(_chunk, name, split)),
+            [f"{_stream(made, split)}/{i}" for i in range(count)],
+        )
         for split, count in SIZES.items()
     }
     return Dataset(name, list(made.classes), splits, augment=made.augment, resize="direct")
@@ -107,31 +108,13 @@ def pictures(name: str, split: str, start: int, count: int, side: int = SIDE) ->
             number = min(TOGETHER, count - first)
             rolls = Rolls(_stream(made, split), start + first, number)
             images = made.draw(rolls, labels(made, start + first, number), side)
-            drawn[first : first + number] = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+            drawn[first : first + number] = eight_bit(images)
     return drawn
 
 
 def _stream(made: ProcSet, split: str) -> str:
     """What the split's random numbers and its images are called."""
     return f"{made.name}/v{made.version}/{split}"
-
-
-class Drawn(Sequence[Any]):
-    """The images of a split, ``[SIDE, SIDE, 3]`` uint8, to be read and not changed: drawn in chunks when one of them is asked for."""
-
-    def __init__(self, name: str, split: str) -> None:
-        self.name, self.split = name, split
-
-    def __len__(self) -> int:
-        return SIZES[self.split]
-
-    def __getitem__(self, index: Any) -> Any:
-        chunk, place = divmod(range(len(self))[index], TOGETHER)
-        with _DRAWING:
-            return _chunk(self.name, self.split, chunk)[place]
-
-
-_DRAWING = Lock()  # threads that want the same chunk draw it once
 
 
 @lru_cache(maxsize=120)  # two sets, 74 MB
