@@ -114,8 +114,8 @@ def test_a_file_that_cannot_tell_its_architecture_asks_for_it(weights):
 def test_a_files_own_config_wins_and_a_conflict_is_an_error():
     folder = bundled.folder("mae-tiny")
     backbone = promptvit.load_backbone(folder)
-    assert backbone.is_mae and backbone.depth == 12
-    with pytest.raises(ValueError, match="own config says otherwise: depth=12, not 3"):
+    assert backbone.is_mae and backbone.depth == 8
+    with pytest.raises(ValueError, match="own config says otherwise: depth=8, not 3"):
         promptvit.load_backbone(folder, arch={"depth": 3})
 
 

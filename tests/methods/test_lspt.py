@@ -97,3 +97,18 @@ def test_every_switch_changes_the_result_and_trains(backbone):
 def test_result_names_the_reading(backbone):
     assert model_of(backbone, "lspt").method.reading == "v1"
     assert model_of(backbone, "gapt").method.reading is None
+
+
+def test_mlp_control_is_as_large_as_the_lstm_and_has_no_memory(backbone):
+    def weights(**options):
+        return sum(p.numel() for name, p in model_of(backbone, "lspt", **options).trainable_parameters() if "cell" in name and p.ndim == 2)
+
+    assert weights(cell="mlp") == weights(cell="lstm") == 8 * D * D
+    assert weights(cell="mlp", rank=3) == (DEPTH - 1) * 2 * D * 3
+    cell = model_of(backbone, "lspt", cell="mlp").method.cell
+    u = torch.randn(2, PROMPTS, D, generator=torch.Generator().manual_seed(3))
+    first, count = cell(u, None)
+    second, _ = cell(u, count)
+    assert torch.equal(first, cell(u, None)[0])
+    assert not torch.allclose(first, second), "each block has an MLP of its own"
+    assert len(cell.blocks) == DEPTH - 1

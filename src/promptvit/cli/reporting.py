@@ -1,4 +1,4 @@
-"""``promptvit report`` and ``results``: tables and plots of finished runs."""
+"""``promptvit report``, ``results`` and ``claims``: tables and plots of finished runs."""
 
 import json
 import sys
@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(report)
     app.command()(results)
+    app.command()(claims)
 
 
 def report(
@@ -82,6 +83,29 @@ def results(
         print(json.dumps(table(rows), indent=2))
     elif out is None:
         Console().print(_overview(table(rows)))
+
+
+def claims(
+    sweep: Annotated[Path, typer.Argument(help="A sweep's folder, or a scores.json that this command wrote.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Where the files go; default: beside what is read, in `claims`.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Judge the claims of a sweep's file: paired differences, bootstrap intervals, a verdict each.
+
+    Example: `promptvit claims runs/sweeps/claims --out docs/claims`
+    """
+    from promptvit.experiments.claims import judge, read_scores
+    from promptvit.experiments.claims_report import markdown, write_claims
+
+    scores = read_scores(sweep)
+    paths = write_claims(scores, out or (sweep.parent if sweep.is_file() else sweep) / "claims")
+    findings = judge(scores)
+    if as_json:
+        print(json.dumps([finding.model_dump() | {"verdict": finding.verdict} for finding in findings], indent=2))
+    else:
+        print(markdown(scores, findings), end="")
+    for path in paths:
+        print(f"written: {path}", file=sys.stderr)
 
 
 def _overview(rows: list[dict[str, Any]]) -> Table:

@@ -77,10 +77,27 @@ class Entry(BaseModel):
         return self
 
 
+class Claim(BaseModel):
+    """A statement that the table puts to the test: row ``better`` scores higher than row ``than``.
+
+    Attributes:
+        tasks: on these data sets; None: on all of the spec's.
+        source: who says so.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    better: str
+    than: str
+    tasks: list[str] | None = None
+    source: str = ""
+
+
 class Spec(BaseModel):
     """A sweep or recipe; see the top of this file.
 
     Attributes:
+        claims: by name; judged by ``promptvit claims``, without any part in what is run.
         search_seed: seed of the grid's runs.
         final: ``train+val`` joins both splits for the final runs (VTAB-1k: the 1,000), which then keep their last epoch.
     """
@@ -98,6 +115,15 @@ class Spec(BaseModel):
     reference_batch: int | None = Field(None, ge=1)
     quirks: dict[str, Any] = Field(default_factory=dict)
     published: Published | None = None
+    claims: dict[str, Claim] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _claims_name_rows(self) -> "Spec":
+        for name, claim in self.claims.items():
+            for label in (claim.better, claim.than):
+                if label not in self.methods:
+                    raise ValueError(f"claims, {name}: {unknown('method of this file', label, self.methods)}")
+        return self
 
     def task_names(self) -> list[str]:
         """The data sets, suites expanded."""

@@ -25,14 +25,14 @@ class LSPTConfig(GaPTConfig):
 
     Attributes:
         spatial: spatial coding.
-        cell: the recurrent cell of the long-term coding, or ``none``.
-        rank: the cell's two matrices are products of this rank; None: full matrices.
+        cell: the recurrent cell of the long-term coding, or ``none``; ``mlp`` is a control without memory, see :class:`MLPs`.
+        rank: the cell's two matrices are products of this rank; None: full matrices. Of ``mlp``: its hidden width.
         residual: the cell's hidden state is added to what it read instead of replacing it.
         gate_init: here gates start half open.
     """
 
     spatial: bool = True
-    cell: Literal["lstm", "gru", "none"] = "lstm"
+    cell: Literal["lstm", "gru", "mlp", "none"] = "lstm"
     rank: int | None = Field(None, ge=1)
     residual: bool = True
     gate_init: float = 0.0
@@ -47,7 +47,11 @@ class LSPT(GaPT):
 
     def __init__(self, backbone: Backbone, config: LSPTConfig, generator: torch.Generator) -> None:
         super().__init__(backbone, config, generator)
-        self.cell = None if config.cell == "none" else CELLS[config.cell](backbone.width, config.rank, generator)
+        self.cell: nn.Module | None = None
+        if config.cell == "mlp":
+            self.cell = MLPs(backbone.width, backbone.depth - 1, config.rank, generator)
+        elif config.cell != "none":
+            self.cell = CELLS[config.cell](backbone.width, config.rank, generator)
 
     def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
         p: Tensor | None
@@ -114,6 +118,27 @@ class GRU(Cell):
 
 
 CELLS = {"lstm": LSTM, "gru": GRU}
+
+
+class MLPs(nn.Module):
+    """No memory, for comparison at equal size: an MLP of its own after every block but the last.
+
+    Args:
+        hidden: width of the MLPs; None: together they have as many weights as the LSTM, ``8 D^2``.
+    """
+
+    def __init__(self, width: int, blocks: int, hidden: int | None, generator: torch.Generator) -> None:
+        super().__init__()
+        hidden = hidden or max(1, round(4 * width / blocks))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(_matrix(width, hidden, None, generator, bias=True), nn.GELU(), _matrix(hidden, width, None, generator, bias=True))
+            for _ in range(blocks)
+        )
+
+    def forward(self, u: Tensor, state: int | None) -> tuple[Tensor, int]:
+        """``u [B, T, D]`` through the next block's MLP; the state only counts."""
+        place = state or 0
+        return self.blocks[place](u), place + 1
 
 
 def _matrix(inputs: int, outputs: int, rank: int | None, generator: torch.Generator, *, bias: bool) -> nn.Module:
