@@ -13,11 +13,12 @@ METHODS = {"vpt-deep": OURS, "vpt-shallow": TEXTBOOK}
 
 
 def draw(found: dict[str, dict[str, Any]], folder: Path) -> None:
-    """Write ``speed.png``, ``memory.png`` and ``scale.png``."""
+    """Write ``speed.png``, ``memory.png``, ``scale.png`` and ``bank.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     speed([row for name in ("deep", "flowing", "sa2vp") for row in found[name]["rows"]], folder / "speed.png")
     memory(found["memory"]["rows"] + found["memory_others"]["rows"], folder / "memory.png")
     scale(found["scale"]["rows"], folder / "scale.png")
+    bank([row for row in found["bank"]["rows"] if row["what"] == "resident"], folder / "bank.png")
 
 
 def speed(rows: list[dict[str, Any]], path: Path) -> None:
@@ -78,6 +79,22 @@ def scale(rows: list[dict[str, Any]], path: Path) -> None:
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     axes[3].set_ylabel("time over one task")
     axes[3].set_ylim(0.95, 1.25)
+    save(figure, path)
+
+
+def bank(rows: list[dict[str, Any]], path: Path) -> None:
+    """Time of a fixed batch against the tasks that are resident."""
+    figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
+    tasks, ratios = [row["tasks"] for row in rows], [row["over_one"] for row in rows]
+    axis.fill_between(tasks, [r["low"] for r in ratios], [r["high"] for r in ratios], color=OURS, alpha=0.2, linewidth=0)
+    axis.plot(tasks, [r["median"] for r in ratios], "-o", color=OURS, markersize=4)
+    axis.axhspan(0.9, 1.1, color=FLOOR, alpha=0.15, linewidth=0)
+    axis.set_xscale("log")
+    axis.set_xticks(tasks, [f"{n:,}" for n in tasks])
+    axis.set_ylim(0.8, max(1.2, *(1.02 * r["high"] for r in ratios)))
+    axis.set_xlabel("tasks resident")
+    axis.set_ylabel(f"time of a batch of {rows[0]['batch']}\nover one task")
+    axis.spines[["top", "right"]].set_visible(False)
     save(figure, path)
 
 

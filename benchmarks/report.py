@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scale": ("scale.py --quick", "--rounds 9"),
     "data": ("data.py --quick", "--images 200"),
     "probe": ("probe.py --quick --images 100", "--images 1000 --rounds 5"),
+    "bank": ("bank.py --quick", "--rounds 9 --fixed-batch 16"),
 }
 
 
@@ -101,6 +102,15 @@ def bars(found: dict[str, dict[str, Any]]) -> list[list[Any]]:
     once = find(found["probe"]["rows"], what="one pass")
     sizes = f"{once['images']} images, {once['epochs']} epochs"
     least("probe", f"linear baseline, {sizes}, times faster than one pass per epoch", 20, once["faster"])
+    row = find(found["bank"]["rows"], what="memory")
+    size = max(row["total_bytes"], (row["process_bytes"] or 0) + row["recall_bytes"]) / 1e9
+    most("bank", f"{row['tasks']} {row['method']} tasks on {row['model']}, GB beside the backbone", 1, size)
+    row = find(found["bank"]["rows"], what="mixed")
+    ratio = row["throughput"]
+    least("bank", f"a batch of {row['batch']} tasks, throughput over one task", 0.9, ratio["median"], interval(ratio))
+    resident = [row for row in found["bank"]["rows"] if row["what"] == "resident"]
+    name = f"a fixed batch with 1 to {resident[-1]['tasks']} tasks resident, largest change of its time"
+    most("bank", name, 0.1, max(abs(row["over_one"]["median"] - 1) for row in resident))
     return rows
 
 
@@ -155,7 +165,18 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     ]
     head = ["100 heads, width 384, classes", "one by one, s", "together, s", "times faster", "largest relative difference"]
     parts.append("### Linear probes\n\nBy probe.\n\n" + table(head, cells))
-    return "\n".join(parts)
+    return "\n".join([*parts, *many_tasks(found["bank"]["rows"])])
+
+
+def many_tasks(rows: list[dict[str, Any]]) -> list[str]:
+    """The bank's section."""
+    bytes_of, batch = find(rows, what="memory"), find(rows, what="mixed")
+    keys = ("learned", "recall", "process")
+    cells = [[f"{key}, MB", "-" if bytes_of[f"{key}_bytes"] is None else f"{bytes_of[f'{key}_bytes'] / 1e6:.0f}"] for key in keys]
+    title = f"{bytes_of['tasks']} {bytes_of['method']} tasks beside {bytes_of['model']}"
+    ratios = f"over one task {interval(batch['throughput'])}, over a prepared model of one task {interval(batch['over_prepared'])}"
+    text = f"{batch['model']}, {batch['method']}, a batch of {batch['batch']} tasks: throughput {ratios}.\n"
+    return ["### Many tasks\n\nBy bank.\n\n" + table([title, ""], cells), text, "![bank](figures/bank.png)\n"]
 
 
 def main() -> None:

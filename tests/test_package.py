@@ -62,7 +62,7 @@ def test_using_every_name_prints_nothing_and_touches_no_device_and_no_random_sta
 def test_public_names():
     assert all(getattr(promptvit, name) is not None for name in promptvit.__all__)
     assert promptvit.__all__ == sorted(promptvit.__all__) and len(set(promptvit.__all__)) == len(promptvit.__all__)
-    contract = {"load_backbone", "create_model", "PromptedModel", "train", "list_methods", "list_backbones", "list_datasets"}
+    contract = {"load_backbone", "create_model", "PromptedModel", "PromptBank", "train", "list_methods", "list_backbones", "list_datasets"}
     assert contract <= set(promptvit.__all__)
     with pytest.raises(AttributeError, match="no attribute 'create_modle'"):
         _ = promptvit.create_modle

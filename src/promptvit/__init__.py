@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from promptvit.data import list_datasets, load_dataset
     from promptvit.methods import list_methods
     from promptvit.model import PromptedModel, create_model
+    from promptvit.serving import PromptBank
     from promptvit.training import RunResult, TrainSettings, train
 
 __version__ = "0.1.0"
@@ -23,12 +24,14 @@ _WHERE = {
     "list_methods": "methods",
     "PromptedModel": "model",
     "create_model": "model",
+    "PromptBank": "serving",
     "RunResult": "training",
     "TrainSettings": "training",
     "train": "training",
 }
 __all__ = [
     "Backbone",
+    "PromptBank",
     "PromptedModel",
     "RunResult",
     "TrainSettings",

@@ -225,6 +225,15 @@ def load(directory_or_hub_id: str | os.PathLike[str], backbone: Backbone | None 
             )
         with _blaming(directory / CONFIG):
             backbone = load_backbone(**config.backbone.load.model_dump())
+    return restore(directory, config, tensors, backbone)
+
+
+def restore(directory: Path, config: AdapterConfig, tensors: dict[str, Tensor], backbone: Backbone) -> "PromptedModel":
+    """Rebuild the model of an adapter that was read from ``directory``, on ``backbone``.
+
+    Raises:
+        ValueError: as :func:`load`.
+    """
     _check_backbone(config, backbone)
     with _blaming(directory / CONFIG):
         model = _build(config, backbone)

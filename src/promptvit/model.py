@@ -2,6 +2,7 @@
 
 import copy
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,6 +114,20 @@ class PromptedModel(nn.Module):
         from promptvit import adapter
 
         return adapter.save(self, Path(directory), metrics or {})
+
+    def push_to_hub(
+        self, repo_id: str, *, metrics: dict[str, Any] | None = None, private: bool | None = None, token: str | bool | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Publish the adapter with a generated model card; see :func:`promptvit.hub.push`, which publishes a finished run.
+
+        ``metrics``: as in :meth:`save_pretrained`; ``dataset``, ``split``, ``accuracy`` or ``miou`` are shown on the card.
+        """
+        from promptvit import hub
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, metrics=metrics)
+            return hub.push(folder, repo_id, private=private, token=token, revision=revision)
 
     @classmethod
     def from_pretrained(cls, directory_or_hub_id: str | os.PathLike[str], *, backbone: Backbone | None = None) -> "PromptedModel":

@@ -7,12 +7,14 @@ beside them as ``[T, D]`` (shared by the batch) or ``[B, T, D]``. Outside (taps,
 
 import copy
 import hashlib
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from promptvit.errors import unknown
@@ -68,6 +70,10 @@ class Block:
         """Keys and values of ``prompts``, each ``[1 or B, heads, T, d]``; None for a black box."""
         return None
 
+    def softmax_attention(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attention ``[B, heads, S, d]`` of an opened block, in one fused step; a recorder puts an explicit softmax in its place."""
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
     def run(
         self, x: Tensor, prompts: Tensor | None, want: Want = "all", temperature: float | Tensor = 1.0, prompt_kv: KeysValues | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -101,14 +107,19 @@ class Block:
 
     @contextmanager
     def _tempered(self, temperature: float | Tensor) -> Iterator[None]:
-        """Divide the block's queries by ``temperature`` while it is called (timm passes queries through ``attn.q_norm``)."""
+        """Divide the block's queries by ``temperature`` while it is called here (timm passes queries through ``attn.q_norm``)."""
         if isinstance(temperature, float) and temperature == 1.0:
             yield
             return
         query_norm = getattr(getattr(self.module, "attn", None), "q_norm", None)
         if query_norm is None:
             raise ValueError(f"temperature: a {type(self.module).__name__} block gives no hold for one; use a method without temperatures")
-        handle = query_norm.register_forward_hook(lambda _module, _inputs, queries: queries / broadcast(temperature, queries))
+        here = threading.get_ident()  # the module is shared: other threads may be calling it too
+
+        def divide(_module: nn.Module, _inputs: Any, queries: Tensor) -> Tensor:
+            return queries / broadcast(temperature, queries) if threading.get_ident() == here else queries
+
+        handle = query_norm.register_forward_hook(divide)
         try:
             yield
         finally:
@@ -288,9 +299,12 @@ class Pass:
         self.blocks = backbone.blocks(self.grid)
 
     def __call__(
-        self, i: int, x: Tensor, prompts: Tensor | None, keep: bool = True, temperature: float | Tensor = 1.0
+        self, i: int, x: Tensor, prompts: Tensor | None, keep: bool = True, temperature: float | Tensor = 1.0, fixed: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Block ``i``. ``keep=False``: the caller will not use the output prompts, so they need not be computed."""
+        """Block ``i``. ``keep=False``: the caller will not use the output prompts, so they need not be computed.
+
+        ``fixed``: the prompts do not depend on the images, so what is remembered of them holds for the next pass too.
+        """
         x, prompts = self.backbone.merge(i, x, prompts)
         want: Want = self.last if i == self.depth - 1 else "all" if keep and prompts is not None else "tokens"
         if i in self.taps and want == "prefix":
@@ -298,7 +312,7 @@ class Pass:
         if self.observe is not None:
             want = "all"
         prompt_kv = None
-        if self.memory is not None and prompts is not None and prompts.ndim == 2 and want != "all":
+        if self.memory is not None and prompts is not None and fixed and want != "all" and self.blocks[i].opened:
             if i not in self.memory:
                 self.memory[i] = self.blocks[i].keys_values(prompts)
             prompt_kv = self.memory[i]

@@ -49,7 +49,7 @@ class FlatBlock(Block):
         """Attention of ``q [B, heads, S, d]`` over keys and values, heads joined, output projection: ``[B, S, D]``."""
         if isinstance(temperature, Tensor) or temperature != 1.0:
             q = q / broadcast(temperature, q)
-        a = F.scaled_dot_product_attention(q, k, v)
+        a = self.softmax_attention(q, k, v)
         return self.project(a.transpose(1, 2).flatten(2))
 
     def project(self, joined: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class SwinBlock(Block):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Attention inside windows of ``q, k, v [B, heads, N, d]``, heads joined, output projection: ``[B, N, D]``."""
-        return self.module.attn.proj(self._join(self._attention(*self._cut_all(q, k, v), 0, 0, temperature)))
+        return self.module.attn.proj(self.join(self._attention(*self._cut_all(q, k, v), 0, 0, temperature)))
 
     def finish(self, x: Tensor, a: Tensor) -> Tensor:
         """Residual and MLP: the block's output from its input ``x`` and attention ``a``."""
@@ -99,7 +99,7 @@ class SwinBlock(Block):
             kv = list(prompt_kv or self.keys_values(prompts))
         k, v = (torch.cat([t, self._in_every_window(p, len(x))], dim=2) for t, p in zip((k, v), kv, strict=True))
         a = self._attention(q, k, v, count, asking, temperature)
-        y = self.finish(x, self.module.attn.proj(self._join(a[:, :, :area])))
+        y = self.finish(x, self.module.attn.proj(self.join(a[:, :, :area])))
         if not asking:
             return y, None
         # [B, windows * heads, T, d]; the projection is linear, so the mean over windows comes before it
@@ -111,7 +111,7 @@ class SwinBlock(Block):
         if isinstance(temperature, Tensor) or temperature != 1.0:
             q = q / broadcast(temperature, q)
         bias = F.pad(self._bias(), (0, prompts, 0, asking)).to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.softmax_attention(q, k, v, bias)
 
     def _bias(self) -> Tensor:
         """Relative position bias and shift mask ``[1, windows * heads, A, A]`` for the ``A`` tokens of each window."""
@@ -150,7 +150,7 @@ class SwinBlock(Block):
         t = t.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # [B, heads, down, high, across, wide, d]
         return t.permute(0, 2, 4, 1, 3, 5, 6).flatten(4, 5).flatten(1, 3)
 
-    def _join(self, windows: Tensor) -> Tensor:
+    def join(self, windows: Tensor) -> Tensor:
         """``[B, windows * heads, A, d]`` back to the grid, heads joined: ``[B, N, D]``."""
         t = windows.unflatten(2, self.window).unflatten(1, (*self.windows, self.heads))  # [B, down, across, heads, high, wide, d]
         t = t.permute(0, 1, 4, 2, 5, 3, 6).flatten(5).flatten(3, 4).flatten(1, 2)[:, : self.grid[0], : self.grid[1]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from promptvit.cli import caching, data, listing, pretraining, reporting, sweeping, training, using
+from promptvit.cli import analyzing, caching, data, exporting, listing, pretraining, reporting, serving, sweeping, training, using
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -18,12 +18,15 @@ app = typer.Typer(
 )
 training.add_to(app)
 using.add_to(app)
+exporting.add_to(app)
 listing.add_to(app)
 caching.add_to(app)
 data.add_to(app)
 pretraining.add_to(app)
 sweeping.add_to(app)
 reporting.add_to(app)
+analyzing.add_to(app)
+serving.add_to(app)
 
 UsageError: Any = typer.BadParameter.__base__  # click's own class, wherever this typer has its click from
 

@@ -37,6 +37,7 @@ def train(
     seed: Annotated[int | None, Option(help="Of initialisation, dropout, split and order.")] = None,
     out: Annotated[Path | None, Option(help="Run folder; default: runs/<data>-<method>-...")] = None,
     memory: Annotated[str | None, Option(help="low: recompute activations, do not keep them; same numbers, a third slower.")] = None,
+    record: Annotated[bool, Option("--record", help="Keep how alike prompts and patch tokens are, for `promptvit analyze`.")] = False,
     resume: Annotated[bool, Option("--resume", help="Go on from the last finished epoch.")] = False,
     strict: Annotated[bool, Option("--strict", help="Unreadable image files are errors.")] = False,
     settings: Annotated[list[str] | None, Option("--set", help="key=value: any other setting or option of the method.")] = None,
@@ -57,7 +58,7 @@ def train(
     given: dict[str, Any] = {
         "backbone": backbone, "method": method, "data": data, "data_root": str(data_root) if data_root else None, "arch": arch,
         "image_size": image_size, "epochs": epochs, "lr": lr, "shots": shots, "seed": seed, "out": str(out) if out else None,
-        "strict": strict or None, "task": task, "head": head,
+        "strict": strict or None, "record": record or None, "task": task, "head": head,
         "memory": memory, "init": init, "num_prompts": num_prompts,
     }
     given = {key: value for key, value in given.items() if value is not None} | parse_settings(settings or [])

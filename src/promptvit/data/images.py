@@ -1,5 +1,6 @@
 """Image files to plain 8-bit RGB, whatever was stored, and one error for everything that cannot be used."""
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,10 @@ class BadImage(ValueError):
         return f"{self.path}: {self.reason}"
 
 
+class TooManyPixels(BadImage):
+    """More pixels than are read; known from the header, before anything is decoded."""
+
+
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read an image file whole: upright by its EXIF tag, the first frame, transparency on white, 16-bit grey scaled to 8.
 
@@ -47,6 +52,15 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     return decoded(path, FORMATS, _upright_rgb)
 
 
+def read_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image of a file's ``content``, as :func:`open_image` gives it; ``name`` stands for the path in errors.
+
+    Raises:
+        BadImage: as there; :class:`TooManyPixels` beyond ``max_pixels``.
+    """
+    return _decoded(io.BytesIO(content), Path(name), FORMATS, _upright_rgb, max_pixels)
+
+
 def decoded(path: str | os.PathLike[str], formats: tuple[str, ...], convert: Callable[[Path, Image.Image], Made]) -> Made:
     """What ``convert`` makes of an image file in one of Pillow's ``formats``, open and read whole.
 
@@ -56,11 +70,17 @@ def decoded(path: str | os.PathLike[str], formats: tuple[str, ...], convert: Cal
     path = Path(path)
     if not path.is_file():
         raise BadImage(path, "not a regular file" if path.exists() else "no such file")
+    return _decoded(path, path, formats, convert, MAX_PIXELS)
+
+
+def _decoded(
+    source: Path | io.BytesIO, path: Path, formats: tuple[str, ...], convert: Callable[[Path, Image.Image], Made], max_pixels: int
+) -> Made:
     try:
-        if path.stat().st_size == 0:
+        if (source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes) == 0:
             raise BadImage(path, "empty file")
-        with Image.open(path, formats=formats) as image:
-            _check_size(path, *image.size)
+        with Image.open(source, formats=formats) as image:
+            _check_size(path, *image.size, max_pixels)
             image.load()  # damage shows here, where it is not mistaken for a broken EXIF block
             return convert(path, image)
     except BadImage:
@@ -68,14 +88,14 @@ def decoded(path: str | os.PathLike[str], formats: tuple[str, ...], convert: Cal
     except UnidentifiedImageError:
         raise BadImage(path, f"not an image ({', '.join(formats)} {'is' if len(formats) == 1 else 'are'} read)") from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, which may be set to anything
-        raise BadImage(path, f"too many pixels ({error})") from None
+        raise TooManyPixels(path, f"too many pixels ({error})") from None
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         raise BadImage(path, f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BadImage(path, f"too many pixels ({width} x {height} is more than {MAX_PIXELS:,})")
+def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooManyPixels(path, f"too many pixels ({width} x {height} is more than {max_pixels:,})")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise BadImage(path, f"{width} x {height}: one side is more than {MAX_RATIO} times the other")
 

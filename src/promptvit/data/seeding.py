@@ -16,6 +16,7 @@ class Purpose(IntEnum):
     SHOTS = 1
     ORDER = 2
     AUGMENT = 3
+    SAMPLE = 4
 
 
 def generator(seed: int, purpose: Purpose, epoch: int = 0) -> np.random.Generator:

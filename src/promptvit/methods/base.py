@@ -1,6 +1,7 @@
 """What a method is, and the registry: a method is one file that registers itself."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -23,16 +24,41 @@ class Encoded:
     taps: dict[int, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Something that a method learned, for people to look at.
+
+    Attributes:
+        title, meaning: what it is, and one sentence on how to read it.
+        values: as many axes as ``axes`` names: ``("block",)``, ``("block", "line")``, ``("row", "column")``. NaN where there is none.
+        unit: of the values.
+        ticks: names along the first axis instead of 0, 1, ...
+        lines: names along an axis ``line``.
+        limits: between which values can lie, where that is known.
+    """
+
+    title: str
+    meaning: str
+    values: Tensor
+    axes: tuple[str, ...]
+    unit: str
+    ticks: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+
+
 class MethodConfig(BaseModel):
     """Options that every method has.
 
     Attributes:
         num_prompts: prompt tokens (per block where a method learns them per block); methods without prompts have no use for it.
         pool: the feature the head reads; None takes the backbone's default.
+        training_only: options without a say once the method is trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    training_only: ClassVar[frozenset[str]] = frozenset()
     num_prompts: int = Field(10, ge=1, le=100_000)
     pool: str | None = None
 
@@ -47,6 +73,9 @@ class Method(nn.Module):
         families: backbone families it runs on; it is refused by name on others.
         lr: a learning rate for AdamW that is rarely far off.
         low_memory: training keeps each block's inputs only and computes the rest again in the backward pass.
+        stacks: in evaluation :meth:`encode` also takes learned tensors with a leading dimension, one row for each image, so that a
+            batch may mix tasks.
+        off: parts that are switched off for analysis, see :meth:`without`.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -56,6 +85,8 @@ class Method(nn.Module):
     families: ClassVar[Collection[str]] = ("vit", "eva")
     lr: ClassVar[float] = 0.02
     low_memory: bool = False
+    stacks: ClassVar[bool] = False
+    off: frozenset[str] = frozenset()
 
     config: Any
 
@@ -69,6 +100,17 @@ class Method(nn.Module):
     def adapt(self, backbone: Backbone) -> Backbone:
         """The backbone this method runs on: the shared frozen one, or a trainable deep copy of it."""
         return backbone
+
+    @classmethod
+    def shares_backbone(cls) -> bool:
+        """Whether it runs on the shared frozen backbone."""
+        return cls.adapt is Method.adapt
+
+    @property
+    def flow(self) -> Hashable:
+        """What is alike in trained methods on one backbone that differ in their learned tensors' values only."""
+        options = self.config.model_dump_json(exclude={"num_prompts", "pool", *self.config.training_only})
+        return type(self).encode, self.pool, options, tuple((name, tensor.shape) for name, tensor in self.named_parameters())
 
     def initialize(self, backbone: Backbone, batches: Iterable[Tensor], generator: torch.Generator) -> None:
         """Start from data: ``batches`` of normalised training images. Nothing by default."""
@@ -112,6 +154,29 @@ class Method(nn.Module):
 
     def project(self) -> None:
         """Bring parameters back into their allowed range, after each optimiser step. Nothing by default."""
+
+    def describe(self, backbone: Backbone, images: Tensor) -> list[Shown]:
+        """What it learned, as far as that is its own; some of it is measured on normalised ``images [B, 3, H, W]``."""
+        return []
+
+    def parts(self) -> dict[str, int]:
+        """What :meth:`without` can switch off: a name, and the first block that then sees something else."""
+        return {}
+
+    @contextmanager
+    def without(self, part: str) -> Iterator[None]:
+        """Run without one of :meth:`parts`, as if it had learned nothing.
+
+        Raises:
+            ValueError: it has no such part.
+        """
+        if part not in self.parts():
+            raise ValueError(unknown("part", part, self.parts()))
+        before, self.off = self.off, self.off | {part}
+        try:
+            yield
+        finally:
+            self.off = before
 
 
 _METHODS: dict[str, tuple[type[Method], dict[str, Any]]] = {}

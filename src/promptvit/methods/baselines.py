@@ -18,6 +18,7 @@ class Linear(Method):
 
     prompted: ClassVar[bool] = False
     families: ClassVar[Collection[str]] = ("vit", "eva", "swin")
+    stacks: ClassVar[bool] = True
 
     def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
         x = step.tokens

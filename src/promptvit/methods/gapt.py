@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from promptvit.backbones.base import Backbone, Pass, broadcast
-from promptvit.methods.base import Method, MethodConfig, register
+from promptvit.methods.base import Method, MethodConfig, Shown, register
 from promptvit.methods.init import prototypes, uniform
 from promptvit.methods.vpt import PromptConfig, dropped
 
@@ -34,12 +34,15 @@ class GaPTConfig(PromptConfig):
     temperature: Literal["learned"] | float = "learned"
     temperature_range: tuple[float, float] = (0.01, 10.0)
 
+    training_only: ClassVar[frozenset[str]] = PromptConfig.training_only | {"gate_init"}
+
 
 @register("gapt")
 class GaPT(Method):
     """Prompts ``[T, D]`` that enter once; ``gate_logits [K]``; ``temperatures [L]``."""
 
     Config: ClassVar[type[MethodConfig]] = GaPTConfig
+    stacks: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, config: GaPTConfig, generator: torch.Generator) -> None:
         super().__init__(backbone, config, generator)
@@ -75,15 +78,17 @@ class GaPT(Method):
 
     def mix(self, i: int, out: Tensor | None, p: Tensor | None) -> Tensor | None:
         """``g_i out + (1 - g_i) p`` where block ``i`` has a gate, else its output prompts."""
-        if out is None or p is None or self.gate_logits is None or i >= len(self.gate_logits):
+        if out is None or p is None or self.gate_logits is None or i >= self.gate_logits.shape[-1]:
             return out
+        if f"gate {i}" in self.off:
+            return p
         g = broadcast(self.gate(i), out)
         return g * out + (1 - g) * p
 
     def gate(self, i: int) -> Tensor:
         """Gate of block ``i`` in (0, 1); with ``hard`` 0 or 1."""
         assert self.gate_logits is not None
-        logit = self.gate_logits[i]
+        logit = self.gate_logits[..., i]
         if not self.config.hard:
             return logit.sigmoid()
         if self.training:
@@ -94,13 +99,46 @@ class GaPT(Method):
 
     def temperature(self, i: int) -> float | Tensor:
         """Temperature of block ``i``: the clamped value, with the gradient of the unclamped one (as in the authors' code)."""
+        if "temperatures" in self.off:
+            return 1.0
         if self.temperatures is None:
             return float(self.config.temperature)
-        stored = self.temperatures[i]
+        stored = self.temperatures[..., i]
         return stored + (stored.clamp(*self.config.temperature_range) - stored).detach()
+
+    def parts(self) -> dict[str, int]:
+        """Each gate (without it the prompts pass by its block unchanged), and all temperatures (without them 1)."""
+        gates = 0 if self.gate_logits is None else len(self.gate_logits)
+        return {f"gate {i}": i + 1 for i in range(gates)} | ({} if self.temperatures is None else {"temperatures": 0})
+
+    @torch.no_grad()
+    def describe(self, backbone: Backbone, images: Tensor) -> list[Shown]:
+        """Gates, the weight of each block's prompts in what enters the last block, temperatures."""
+        shown: list[Shown] = []
+        gates = torch.ones(backbone.depth)  # a block without a gate passes its output prompts on
+        if self.gate_logits is not None:
+            count = len(self.gate_logits)
+            gates[:count] = torch.stack([self.gate(i) for i in range(count)]).cpu()
+            meaning = "Share of a block's output prompts in what enters the next block; the rest is what entered this one."
+            shown.append(Shown("Gates", meaning, gates[:count], ("block",), "gate g", limits=(0, 1)))
+        meaning = "Share of each block's output prompts, and of the learned start, in the prompts that enter the last block; they sum to 1."
+        ticks = ("start", *map(str, range(backbone.depth - 1)))
+        weights = effective_weights(gates[:-1])
+        shown.append(Shown("Effective weight of each block's prompts", meaning, weights, ("block",), "weight w", ticks, limits=(0, 1)))
+        if self.temperatures is not None:
+            used = self.temperatures.clamp(*self.config.temperature_range)
+            shown.append(Shown("Attention temperatures", "Above 1 attention is flatter, below 1 sharper.", used, ("block",), "temperature"))
+        return shown
 
     @torch.no_grad()
     def project(self) -> None:
         """Clamp the stored temperatures into their range."""
         if self.temperatures is not None:
             self.temperatures.clamp_(*self.config.temperature_range)
+
+
+def effective_weights(gates: Tensor) -> Tensor:
+    """``[K + 1]`` shares of the start and of K blocks' outputs after ``gates [K]``: ``w_l = g_l prod_{k>l} (1 - g_k)``, ``g_0 = 1``."""
+    one = gates.new_ones(1)
+    closed = torch.cat([(1 - gates).flip(0).cumprod(0).flip(0), one])
+    return torch.cat([one, gates]) * closed

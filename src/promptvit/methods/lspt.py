@@ -9,14 +9,14 @@
 Without both codings this is GaPT. ``docs/methods/lspt.md`` separates what is the paper's from what is our reading.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from promptvit.backbones.base import Backbone, Pass
-from promptvit.methods.base import MethodConfig, register
+from promptvit.methods.base import MethodConfig, Shown, register
 from promptvit.methods.gapt import GaPT, GaPTConfig
 
 
@@ -44,6 +44,7 @@ class LSPT(GaPT):
 
     Config: ClassVar[type[MethodConfig]] = LSPTConfig
     reading: ClassVar[str | None] = "v1"
+    stacks: ClassVar[bool] = False  # its cell's layers take one task's weights
 
     def __init__(self, backbone: Backbone, config: LSPTConfig, generator: torch.Generator) -> None:
         super().__init__(backbone, config, generator)
@@ -60,13 +61,42 @@ class LSPT(GaPT):
         for i in range(step.depth):
             x, out = step(i, x, p, temperature=self.temperature(i))
             if out is not None and i < step.depth - 1:  # what leaves the last block goes to the readout as it is
-                if self.config.spatial:
+                if self.config.spatial and "spatial coding" not in self.off:
                     out = out + x[:, first_patch:].mean(dim=1, keepdim=True)
-                if self.cell is not None:
+                if self.cell is not None and "cell" not in self.off:
                     hidden, state = self.cell(out, state)
                     out = out + hidden if self.config.residual else hidden
             p = self.mix(i, out, p)
         return x, p
+
+    def parts(self) -> dict[str, int]:
+        """GaPT's, and the two codings."""
+        codings = {"spatial coding": self.config.spatial, "cell": self.cell is not None}
+        return super().parts() | {name: 1 for name, there in codings.items() if there}
+
+    @torch.no_grad()
+    def describe(self, backbone: Backbone, images: Tensor) -> list[Shown]:
+        """GaPT's, the size of the spatial coding, and what the cell's gates do; both measured on ``images``."""
+        shown, sizes, opened = super().describe(backbone, images), [], []
+
+        def observe(i: int, _x: Tensor, _p: Tensor, y: Tensor, out: Tensor) -> None:
+            coding = y[:, backbone.num_prefix_tokens :].mean(dim=1).norm(dim=-1)
+            sizes.append((coding / out.norm(dim=-1).mean(dim=1)).mean())
+
+        cell = self.cell if isinstance(self.cell, Cell) else None
+        if cell is None:
+            self(backbone, images, observe=observe)
+        else:
+            watch = cell.register_forward_pre_hook(lambda _, inputs: opened.append([gate.mean() for gate in cell.opened(*inputs)]))
+            self(backbone, images, observe=observe)
+            watch.remove()
+            meaning = "Mean activation over images, prompts and channels; the first step has no memory to keep."
+            values = torch.tensor(opened)
+            shown.append(Shown("Gates of the cell", meaning, values, ("block", "line"), "activation", lines=cell.names, limits=(0, 1)))
+        if self.config.spatial:
+            meaning = "Length of the mean patch token that is added to a block's output prompts, as a share of theirs."
+            shown.append(Shown("Size of the spatial coding", meaning, torch.stack(sizes[:-1]), ("block",), "relative length"))
+        return shown
 
 
 class Cell(nn.Module):
@@ -76,22 +106,35 @@ class Cell(nn.Module):
     """
 
     gates: ClassVar[int]
+    names: ClassVar[tuple[str, ...]]  # of what ``opened`` gives
 
     def __init__(self, width: int, rank: int | None, generator: torch.Generator) -> None:
         super().__init__()
         self.from_input = _matrix(width, self.gates * width, rank, generator, bias=True)
         self.from_hidden = _matrix(width, self.gates * width, rank, generator, bias=False)
 
+    def opened(self, u: Tensor, state: Any) -> list[Tensor]:
+        """Activations in (0, 1) of the cell's gates in a step, each ``[B, T, D]``."""
+        raise NotImplementedError
+
 
 class LSTM(Cell):
     """Long short-term memory (Hochreiter & Schmidhuber, 1997): input, forget, cell and output gates."""
 
     gates = 4
+    names = ("input", "forget", "output")
+
+    def opened(self, u: Tensor, state: tuple[Tensor, Tensor] | None) -> list[Tensor]:
+        i, f, _, o = self._parts(u, state)
+        return [i.sigmoid(), f.sigmoid(), o.sigmoid()]
+
+    def _parts(self, u: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, ...]:
+        z = self.from_input(u) if state is None else self.from_input(u) + self.from_hidden(state[0])
+        return z.chunk(4, dim=-1)
 
     def forward(self, u: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """``u [B, T, D]`` and (hidden, cell) state to the new hidden state and state."""
-        z = self.from_input(u) if state is None else self.from_input(u) + self.from_hidden(state[0])
-        i, f, g, o = z.chunk(4, dim=-1)
+        i, f, g, o = self._parts(u, state)
         memory = i.sigmoid() * g.tanh()
         if state is not None:
             memory = memory + f.sigmoid() * state[1]
@@ -103,6 +146,11 @@ class GRU(Cell):
     """Gated recurrent unit (Cho et al., 2014): reset, update and candidate."""
 
     gates = 3
+    names = ("reset", "update")
+
+    def opened(self, u: Tensor, state: Tensor | None) -> list[Tensor]:
+        z = self.from_input(u) if state is None else self.from_input(u) + self.from_hidden(state)
+        return list(z[..., : 2 * u.shape[-1]].sigmoid().chunk(2, dim=-1))
 
     def forward(self, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """``u [B, T, D]`` and the hidden state to the new hidden state, twice."""

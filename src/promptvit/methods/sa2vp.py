@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from promptvit.backbones import base
 from promptvit.backbones.base import Backbone, Pass
-from promptvit.methods.base import Encoded, Method, MethodConfig, register
+from promptvit.methods.base import Encoded, Method, MethodConfig, Shown, register
 from promptvit.methods.branches import Branches, FlatBranches, SwinBranches
 from promptvit.methods.neighbourhood import Neighbourhood
 
@@ -72,7 +72,7 @@ class SA2VP(Method):
         if maps > len(further):
             raise ValueError(f"maps: to_prompt has {len(further)} blocks after the first, got {maps}")
         tokens = at.prefix + at.grid[0] * at.grid[1]
-        self.grid = tuple(backbone.grid)
+        self.grid = (backbone.grid[0], backbone.grid[1])
         self.map = PromptMap(at.rows, config.rank, at.channels, generator)
         self.insert_at = further[:maps]
         self.inserted = nn.ModuleList(InsertedMap(tokens, config.rank, at.width, generator) for _ in self.insert_at)
@@ -107,11 +107,11 @@ class SA2VP(Method):
         block = step.blocks[i]
         whole = i < step.depth - 1 or step.last != "prefix" or i in step.taps or step.observe is not None
         reader = int(i in self.to_prompt) if i in self.branches.fused else None
-        inserted = self.inserted[self.insert_at.index(i)] if i in self.insert_at else None
+        inserted = self.inserted[self.insert_at.index(i)] if i in self.insert_at and f"map {i}" not in self.off else None
         remembered = None if step.memory is None else step.memory.get(i)
         sent = [x, m] if inserted is None or remembered is not None else [x, m, inserted().to(x.dtype)]
         out, heads = self.branches.through(block, sent, reader, None if whole else self.branches.prefix)
-        if reader is not None and heads is not None:
+        if reader is not None and heads is not None and f"fusion {i}" not in self.off:
             out[reader] = torch.add(out[reader], self.fuse(i, block, sent[reader], *heads), alpha=self.config.scale)
         if isinstance(inserted, InsertedMap):
             added = inserted.scale.to(x.dtype) * out[2] if remembered is None else remembered
@@ -127,6 +127,67 @@ class SA2VP(Method):
             q, k, v = (t.transpose(1, 2).flatten(2).unsqueeze(1) for t in (q, k, v))
         attend = self.near.plain if base.reference_forced() else self.near
         return self.fusions[self.branches.fused.index(i)](tokens, self.branches.project(block, attend(q, k, v)))
+
+    def parts(self) -> dict[str, int]:
+        """Each fusion and each inserted map."""
+        return {f"fusion {i}": i for i in self.branches.fused} | {f"map {i}": i for i in self.insert_at}
+
+    @torch.no_grad()
+    def describe(self, backbone: Backbone, images: Tensor) -> list[Shown]:
+        """Norms over the maps, the size of each fusion, and how far one cell of the map reaches; the last two on ``images``."""
+        shown = [norms("Norm of the prompt map", self.map, self.grid)]
+        for i, inserted in zip(self.insert_at, self.inserted, strict=True):
+            assert isinstance(inserted, PromptMap)
+            shown.append(norms(f"Norm of the map inserted at block {i}", inserted, self.branches.grid))
+        return [*shown, self._sizes(backbone, images), *self._reach(backbone, images)]
+
+    def _sizes(self, backbone: Backbone, images: Tensor) -> Shown:
+        """``a |F_i| / |tokens that read|`` by block, apart for the branch that reads."""
+        found: list[Tensor] = []
+
+        def weigh(_fusion: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+            found.append(self.config.scale * (out.norm(dim=-1) / inputs[0].norm(dim=-1)).mean())
+
+        hooks = [fusion.register_forward_hook(weigh) for fusion in self.fusions]
+        self(backbone, images)
+        for hook in hooks:
+            hook.remove()
+        values = torch.full((backbone.depth, 2), torch.nan)
+        for i, size in zip(self.branches.fused, found, strict=True):
+            values[i, int(i in self.to_prompt)] = size
+        meaning = "Length of what a fusion adds, as a share of the tokens that read: the image branch the map, or the map the image."
+        return Shown("Size of each fusion", meaning, values, ("block", "line"), "relative length", lines=("image reads", "map reads"))
+
+    def _reach(self, backbone: Backbone, images: Tensor) -> list[Shown]:
+        """How image tokens after the last block move when the middle row of the map does."""
+        middle = (self.grid[0] // 2, self.grid[1] // 2)
+        place = len(self.map.rows) - self.grid[0] * self.grid[1] + middle[0] * self.grid[1] + middle[1]
+        seen: list[Tensor] = []
+
+        def observe(i: int, _x: Tensor, _m: Tensor, y: Tensor, _n: Tensor) -> None:
+            if i == backbone.depth - 1:
+                seen.append(y[:, backbone.num_prefix_tokens :])
+
+        def doubled(_map: nn.Module, _inputs: object, rows: Tensor) -> Tensor:
+            rows = rows.clone()
+            rows[:, place] *= 2
+            return rows
+
+        self(backbone, images, observe=observe)
+        hook = self.map.register_forward_hook(doubled)
+        self(backbone, images, observe=observe)
+        hook.remove()
+        grid = getattr(backbone.blocks()[-1], "grid", self.grid)
+        change = ((seen[1] - seen[0]).norm(dim=-1) / seen[0].norm(dim=-1)).mean(dim=0).view(grid)
+        row, column = (at * now // before for at, now, before in zip(middle, grid, self.grid, strict=True))
+        away = torch.maximum((torch.arange(grid[0]) - row).abs()[:, None], (torch.arange(grid[1]) - column).abs())
+        by_distance = torch.stack([change.cpu()[away == distance].mean() for distance in range(int(away.max()) + 1)])
+        title, unit = "Reach of one map row", "relative change"
+        meaning = f"How far image tokens move after the last block when the map's row at ({middle[0]}, {middle[1]}) is doubled"
+        return [
+            Shown(title, f"{meaning}.", change, ("row", "column"), unit),
+            Shown(f"{title} by distance", f"{meaning}, by distance in rows or columns, the larger.", by_distance, ("distance",), unit),
+        ]
 
     def loss(self, outputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
         """0.8 CE of the image branch + 0.2 CE of the prompt branch, from the logits ``[B, C]`` of each."""
@@ -149,6 +210,12 @@ class PromptMap(nn.Module):
 
     def forward(self) -> Tensor:
         return self.projection(self.rows)[None]
+
+
+def norms(title: str, prompt_map: PromptMap, grid: tuple[int, int]) -> Shown:
+    """Lengths of a map's rows, as they lie over the image."""
+    lengths = prompt_map()[0, -grid[0] * grid[1] :].norm(dim=-1).view(grid)
+    return Shown(title, "Length of the map's row at each place, before positions are added.", lengths, ("row", "column"), "norm")
 
 
 class InsertedMap(PromptMap):

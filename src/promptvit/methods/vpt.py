@@ -27,6 +27,7 @@ class PromptConfig(MethodConfig):
         init_images: how many training images the prototypes see; None: all of them.
     """
 
+    training_only: ClassVar[frozenset[str]] = frozenset({"dropout", "init", "windows", "init_images"})
     dropout: float = Field(0.0, ge=0, lt=1)
     init: Init = "uniform"
     windows: Windows = "one-each"
@@ -63,6 +64,7 @@ class VPT(Method):
 
     Config = VPTConfig
     families: ClassVar[Collection[str]] = ("vit", "eva", "swin")
+    stacks: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, config: VPTConfig, generator: torch.Generator) -> None:
         super().__init__(backbone, config, generator)
@@ -114,10 +116,12 @@ class VPT(Method):
             self.prompts[stage].data[row] = found[i]
 
     def block_prompts(self, i: int) -> Tensor:
-        """Prompts ``[T, D]`` that enter block ``i`` of ``fresh``."""
+        """Prompts ``[T, D]`` (or ``[B, T, D]``, see ``stacks``) that enter block ``i`` of ``fresh``."""
         stage, row = self.rows[self.fresh[0] if self.config.shared else i]
-        prompts = self.prompts[stage][row]
-        return prompts if self.projection is None else self.projection(prompts)
+        prompts = self.prompts[stage][..., row, :, :]
+        if self.projection is None:
+            return prompts
+        return prompts @ self.projection.weight.mT + self.projection.bias.unsqueeze(-2)
 
     def encode(self, step: Pass) -> tuple[Tensor, Tensor | None]:
         x, p = step.tokens, None
@@ -126,7 +130,7 @@ class VPT(Method):
                 p = dropped(self.block_prompts(i), self.config.dropout if self.training else 0.0, len(x))
             elif self.config.beyond == "remove":
                 p = None
-            x, p = step(i, x, p, keep=i + 1 not in self.fresh and self.config.beyond == "keep")
+            x, p = step(i, x, p, keep=i + 1 not in self.fresh and self.config.beyond == "keep", fixed=i in self.fresh)
         return x, p
 
     def norm(self) -> nn.Module | None:

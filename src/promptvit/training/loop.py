@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from promptvit.analysis import similarity
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.loading import load_backbone
 from promptvit.data import Dataset, SegmentationDataset
@@ -27,6 +28,7 @@ from promptvit.training.task import Scores, Task
 
 log = logging.getLogger(__name__)
 
+RECORDED = 32  # images at most that --record looks at
 TASKS: dict[str, type[Task]] = {"classification": Classification, "segmentation": Segmentation}
 
 
@@ -113,6 +115,7 @@ class Run:
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.best_value, self.best_epoch = -1.0, 0
+        self.records: list[dict[str, Any]] = []
         self.task = TASKS[settings.task](settings, model, dataset, accelerator)
         self.images = len(dataset.splits["train"])
         self.epoch_steps = math.ceil(self.images / settings.batch_size)
@@ -124,6 +127,8 @@ class Run:
         settings = self.settings
         title = f"{settings.method} on {settings.data}"
         quiet = not self.accelerator.is_main_process
+        if settings.record and not self.history:
+            self.record(0)
         with Bar(title, self.epochs, self.images, done=len(self.history), quiet=quiet) as bar, folder.tensorboard() as board:
             for epoch in range(len(self.history), min(self.epochs, stop_after or self.epochs)):
                 started = time.perf_counter()
@@ -136,6 +141,8 @@ class Run:
                 value = self.criterion(epoch, scores) if due or settings.select == "last" else None
                 if value is not None and value > self.best_value:
                     self.best, self.best_value, self.best_epoch = self.trained(), value, epoch
+                if settings.record:
+                    self.record(epoch + 1)
                 folder.save_state(self.state(), self.history)
                 board(self.history[-1])
                 bar.epoch(epoch + 1, scores.value if scores else None)
@@ -199,7 +206,8 @@ class Run:
                 scores = self.task.score(settings.score)
                 found |= scores.measures
             if self.accelerator.is_main_process:
-                model.save_pretrained(folder.adapter, metrics={"split": settings.score, "select": settings.select, **found})
+                scored = {"dataset": self.dataset.name, "split": settings.score, "select": settings.select}
+                model.save_pretrained(folder.adapter, metrics=scored | found)
                 if status == "ok":
                     self.task.picture(settings.score, folder.path)
         seconds = sum(epoch.seconds for epoch in self.history)
@@ -225,6 +233,11 @@ class Run:
         if method.needs_data:
             method.initialize(self.model.backbone, self.task.plain(), torch.Generator().manual_seed(self.settings.seed))
 
+    def record(self, epoch: int) -> None:
+        """Keep how alike prompts and patch tokens are now, on the same few training images in every epoch."""
+        alike = similarity(self.model, next(iter(self.task.plain()))[:RECORDED])
+        self.records.append({"epoch": epoch, **alike.rows()})
+
     def trained(self) -> dict[str, Tensor]:
         """A copy of everything that training changes."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.learned().items()}
@@ -239,7 +252,7 @@ class Run:
         """Everything that :meth:`restore` needs."""
         return {
             "trained": self.trained(), "optimizer": self.optimizer.state_dict(), "best": self.best,
-            "best_value": self.best_value, "best_epoch": self.best_epoch,
+            "best_value": self.best_value, "best_epoch": self.best_epoch, "records": self.records,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -247,6 +260,7 @@ class Run:
         self.put(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best, self.best_value, self.best_epoch = state["best"], state["best_value"], state["best_epoch"]
+        self.records = state.get("records", [])
         self.history = [Epoch(**line) for line in state["history"]]
 
 

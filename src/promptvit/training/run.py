@@ -84,6 +84,8 @@ class RunFolder:
             return
         lines = "".join(json.dumps(epoch.line) + "\n" for epoch in history)
         files.write_text(self.path / "metrics.jsonl", lines)
+        if state["records"]:
+            files.write_text(self.path / "record.jsonl", "".join(json.dumps(line) + "\n" for line in state["records"]))
         with files.atomic(self.state) as temporary:
             torch.save({**state, "history": [asdict(epoch) for epoch in history]}, temporary)
 

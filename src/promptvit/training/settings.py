@@ -16,14 +16,14 @@ from promptvit.heads.segmentation import PLANS
 from promptvit.methods import method_class, method_config
 from promptvit.preprocessing import Interpolation, Normalization, Resize
 
-WHERE = ("out", "workers", "data_root", "memory")  # where and how fast, not what: no part of the settings hash
+WHERE = ("out", "workers", "data_root", "memory", "record")  # where and how fast, not what: no part of the settings hash
 EPOCHS = 50
 HEADS = {"classification": ("linear",), "segmentation": tuple(PLANS)}
 DEFAULTS: dict[str, dict[str, Any]] = {  # where a task's are not those of the class below
     "classification": {},
     "segmentation": {"head": "setr-pup", "head_lr": 1e-3, "batch_size": 16, "schedule": "poly", "warmup": 0.0},
 }
-ONLY = {"classification": ("shots", "head_init", "resize", "crop_pct"), "segmentation": ("head_options", "inference", "stride")}
+ONLY = {"classification": ("shots", "head_init", "resize", "crop_pct", "record"), "segmentation": ("head_options", "inference", "stride")}
 
 
 class TrainSettings(BaseModel):
@@ -60,6 +60,7 @@ class TrainSettings(BaseModel):
         seed: initialisation and dropout.
         data_seed: split, order, augmentation; None: the same as ``seed``.
         out: the run folder.
+        record: write after every epoch how alike prompts and patch tokens are into ``record.jsonl``, for ``promptvit analyze``.
         workers: threads that decode images.
     """
 
@@ -106,6 +107,7 @@ class TrainSettings(BaseModel):
     seed: int = Field(0, ge=0)
     data_seed: int = Field(ge=0)
     out: str
+    record: bool = False
     workers: int = Field(2, ge=1)
 
     @model_validator(mode="after")

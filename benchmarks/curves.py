@@ -1,0 +1,87 @@
+"""Draw the curves of `promptvit sweep curves`: python benchmarks/curves.py runs/sweeps/curves [--out docs/figures/curves.png]
+
+Prints the numbers as a Markdown table and writes the picture. A label of that sweep is ``curve/method/place``.
+"""
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from promptvit.experiments.claims import Scores, read_scores
+
+AXES = {
+    "block": "block where prompts enter (0: the first)", "prompts": "prompts", "data": "training images per class",
+    "depth": "first blocks with prompts",
+}
+COLOURS = {
+    "vpt-shallow": "#E69F00", "vpt-deep": "#0072B2", "gapt": "#D55E00", "spt-deep": "#009E73", "linear": "#555555", "full": "#CC79A7",
+}
+
+
+def points(scores: Scores) -> dict[str, dict[str, dict[int, list[float]]]]:
+    """Test scores by curve, method and place."""
+    found: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for row in scores.rows:
+        curve, method, place = row.label.split("/")
+        found[curve][method][int(place)].append(100 * row.score)
+    return found
+
+
+def learning(folder: Path, scores: Scores) -> dict[str, list[list[float]]]:
+    """Validation accuracy after every epoch, by method and run."""
+    found: dict[str, list[list[float]]] = defaultdict(list)
+    for row in scores.rows:
+        curve, method, _ = row.label.split("/")
+        if curve == "epochs":
+            lines = (folder / "runs" / row.settings_hash / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            found[method].append([100 * json.loads(line)["val_accuracy"] for line in lines])
+    return found
+
+
+def draw(found: dict[str, dict[str, dict[int, list[float]]]], learned: dict[str, list[list[float]]], out: Path) -> None:
+    """One panel per curve; bars are the standard deviation over seeds."""
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    panels = list(figure.subplots(2, 3).flat)
+    for axes, (curve, label) in zip(panels, AXES.items(), strict=False):
+        for method, places in found[curve].items():
+            xs = sorted(places)
+            means, spread = [statistics.fmean(places[x]) for x in xs], [statistics.stdev(places[x]) for x in xs]
+            axes.errorbar(xs, means, spread, label=method, color=COLOURS[method], marker="o", markersize=4, capsize=2)
+        if curve in ("prompts", "data"):
+            axes.set_xscale("log")
+            axes.set_xticks(xs, [str(x) for x in xs])
+            axes.minorticks_off()
+        axes.set(xlabel=label, ylabel="test accuracy, %")
+        axes.legend(frameon=False)
+    for method, runs in learned.items():
+        mean = [statistics.fmean(values) for values in zip(*runs, strict=True)]
+        panels[4].plot(range(1, len(mean) + 1), mean, label=method, color=COLOURS[method], marker="o", markersize=3)
+    panels[4].set(xlabel="epoch", ylabel="validation accuracy, %")
+    panels[4].legend(frameon=False)
+    panels[5].set_axis_off()
+    figure.savefig(out, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sweep", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/figures/curves.png"))
+    given = parser.parse_args()
+    scores = read_scores(given.sweep)
+    found, learned = points(scores), learning(given.sweep, scores)
+    for curve in AXES:
+        for method, places in found[curve].items():
+            shown = [f"{x}: {statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}" for x, values in sorted(places.items())]
+            print(f"| {AXES[curve]} | {method} | {', '.join(shown)} |")
+    for method, runs in learned.items():
+        print(f"| validation by epoch | {method} | {', '.join(f'{statistics.fmean(v):.1f}' for v in zip(*runs, strict=True))} |")
+    draw(found, learned, given.out)
+    print(f"written: {given.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""What was learned, as arrays. Nothing here knows of the command line, of run folders or of pictures."""
+
+from promptvit.analysis.attention import attend, grid_at, head_maps, looker, overlay, prompt_share, rollout
+from promptvit.analysis.forgetting import decodable
+from promptvit.analysis.predictions import calibration, confident_mistakes, confusion, hardest, probabilities
+from promptvit.analysis.recorder import Attention, Recorder
+from promptvit.analysis.sensitivity import sensitivity
+from promptvit.analysis.similarity import cka, nmi, similarity
+
+__all__ = [
+    "Attention", "Recorder", "attend", "calibration", "cka", "confident_mistakes", "confusion", "decodable", "grid_at", "hardest",
+    "head_maps", "looker", "nmi", "overlay", "probabilities", "prompt_share", "rollout", "sensitivity", "similarity",
+]
