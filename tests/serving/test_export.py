@@ -131,8 +131,8 @@ def test_onnx_has_a_named_input_of_any_batch(tmp_path):
     assert (answer.name, answer.shape) == ("logits", ["batch", 4])
 
 
-def test_what_does_not_depend_on_the_image_is_computed_once():
-    """Of a deep prompt only its keys and values are left: neither the norm nor the projection that make them."""
+def test_keys_and_values_of_deep_prompts_are_computed_once():
+    """Neither the norm nor the projection that make them is in the graph."""
 
     def layer_norms(model):
         return sum("layer_norm" in str(node.target) for node in traced(model).graph.nodes)

@@ -1,8 +1,8 @@
 """A tuned model, backbone included, as one file that other programs run: ONNX, or PyTorch's own ``.pt2``.
 
 The input is normalised images ``[batch, 3, H, W]`` of the backbone's size, the batch being of any length; the output is what the model
-gives, logits. Keys and values of fixed prompts, and whatever else does not depend on the image, are computed once and written as
-constants. What a reader needs beside the numbers stands in the file as JSON under the name ``promptvit``; see :func:`description`.
+gives, logits. What prepared inference remembers (keys and values of deep prompts, SA2VP's inserted maps) is written as constants. What a
+reader needs beside the numbers stands in the file as JSON under the name ``promptvit``; see :func:`description`.
 
 No file comes to its place before it was read back and agreed with the model.
 """
@@ -95,7 +95,7 @@ def description(model: PromptedModel) -> dict[str, Any]:
 
 
 class Fixed(nn.Module):
-    """A frozen copy of ``model`` that reads from ``memory`` all that does not depend on the image."""
+    """A frozen copy of ``model`` whose ``memory`` is filled already."""
 
     def __init__(self, model: PromptedModel) -> None:
         super().__init__()
