@@ -70,7 +70,7 @@ def test_shots_and_repeated_set(train, tmp_path):
 
 
 def test_ctrl_c_is_said_and_can_be_resumed(backbone, pets, tmp_path, promptvit_command):
-    line = ["train", "--backbone", backbone, "--method", "vpt-shallow", "--data", "folder", "--data-root", pets, "--epochs", 30]
+    line = ["train", "--backbone", backbone, "--method", "vpt-shallow", "--data", "folder", "--data-root", pets, "--epochs", 150]
     line += ["--set", "batch_size=2"]
     folder = tmp_path / "stopped"
     started = [sys.executable, "-m", "promptvit", *map(str, line), "--out", str(folder)]

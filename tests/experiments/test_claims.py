@@ -106,15 +106,15 @@ def test_the_reduced_table(tmp_path, capsys):
     """The claims' own file with two tasks, one seed, few images: every method trains, every claim gets a finding."""
     out = tmp_path / "sweep"
     changes = ["--set", "seeds=[0]", "--set", "shots=2", "--set", "epochs=1", "--set", "validate_every=1", "--set", "lr=0.02"]
-    main(["sweep", "claims", "--out", str(out), "--tasks", "digits", "--tasks", "proc/count", *changes])
+    main(["sweep", "claims", "--out", str(out), "--tasks", "digits", "--tasks", "proc/sounds", *changes])
     capsys.readouterr()
     main(["claims", str(out), "--json"])
     found = json.loads(capsys.readouterr().out)
     spec = read_spec("claims")
     assert [finding["name"] for finding in found] == list(spec.claims)
     for finding in found:
-        assert finding["differences"].keys() <= {"digits", "proc/count"}
+        assert finding["differences"].keys() <= {"digits", "proc/sounds"}
         assert all(len(values) == 1 for values in finding["differences"].values())
     made = read_scores(out / "claims" / "scores.json")
-    assert {(row.label, row.task) for row in made.rows} == {(label, task) for label in spec.methods for task in ("digits", "proc/count")}
+    assert {(row.label, row.task) for row in made.rows} == {(label, task) for label in spec.methods for task in ("digits", "proc/sounds")}
     assert all(0 < row.score < 1 for row in made.rows)
