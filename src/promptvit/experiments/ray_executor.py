@@ -6,6 +6,7 @@ Ray holds an object's arrays once per node, in memory that all processes there s
 import json
 import logging
 import os
+import socket
 import time
 import uuid
 import warnings
@@ -262,10 +263,18 @@ def _connect(address: str | None) -> None:
         raise ValueError("address: ray:// is for clients outside of a cluster; start the sweep on one of its nodes, with --address auto")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that starts here: it tells nobody about itself
     try:
+        _reach(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConnectionError(f"address: no Ray cluster at {address or os.environ.get('RAY_ADDRESS', 'this machine')} ({reason})") from None
+
+
+def _reach(address: str) -> None:
+    """Knock at HOST:PORT: Ray itself tries for many minutes where nobody answers."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _nodes() -> list[dict[str, Any]]:
