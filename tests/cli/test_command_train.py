@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import yaml
@@ -70,12 +71,15 @@ def test_shots_and_repeated_set(train, tmp_path):
 
 
 def test_ctrl_c_is_said_and_can_be_resumed(backbone, pets, tmp_path, promptvit_command):
-    line = ["train", "--backbone", backbone, "--method", "vpt-shallow", "--data", "folder", "--data-root", pets, "--epochs", 150]
+    line = ["train", "--backbone", backbone, "--method", "vpt-shallow", "--data", "folder", "--data-root", pets, "--epochs", 60]
     line += ["--set", "batch_size=2"]
     folder = tmp_path / "stopped"
     started = [sys.executable, "-m", "promptvit", *map(str, line), "--out", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, this test's parent perhaps, ignore it
+    with subprocess.Popen(
+        started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heard
+    ) as process:
         deadline = time.monotonic() + 240
         while process.poll() is None and not (folder / "checkpoint" / "state.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.005)

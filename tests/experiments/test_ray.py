@@ -251,7 +251,8 @@ def test_mistakes_are_one_line(spec, tmp_path):
     result = subprocess.run(line, capture_output=True, text=True, check=False, **without)
     assert one_line_error(result) == 'executor: ray needs the package ray; install it with: pip install "promptvit[cluster]"'
     pytest.importorskip("ray")
-    for address, message in (("ray://somewhere:10001", "address: ray:// is for clients"), ("127.0.0.1:1", "address: no Ray cluster at 127.0.0.1:1")):
+    nobody = "127.0.0.1:1"
+    for address, message in (("ray://somewhere:10001", "address: ray:// is for clients"), (nobody, f"address: no Ray cluster at {nobody}")):
         result = subprocess.run([*line, "--address", address], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert one_line_error(result).startswith(message)
 
