@@ -74,7 +74,7 @@ def test_interval_lies_among_the_values_and_moves_with_them(groups, shift):
 
 def test_scores_survive_their_file_and_judge_alike(tmp_path):
     made = scores({("a", "x"): [0.61, 0.62], ("b", "x"): [0.5, 0.5]}, missing=["a, y, seed 0"])
-    first, second, picture = write_claims(made, tmp_path)
+    first, second, picture = write_claims(made, judge(made), tmp_path)
     assert read_scores(first) == made
     assert first.read_text().count("\n{") == len(made.rows), "a row per line"
     text = second.read_text()

@@ -57,6 +57,21 @@ def trained(out):
     return state["trained"], state["history"]
 
 
+def test_every_process_ends_well(tmp_path):
+    """Without leaving the group, one of several processes aborts at its end in many starts."""
+    script = tmp_path / "tiny.py"
+    script.write_text("""
+import torch
+from promptvit import processes
+for precision in ("no", "bf16"):
+    total = processes.join(precision, cpu=True).reduce(torch.ones(1000), "sum")
+assert total.eq(4).all()
+""")
+    for _ in range(2):
+        done = launch(4, script)
+        assert done.returncode == 0, done.errors
+
+
 @pytest.mark.parametrize(("dtype", "epochs", "tolerance"), [("float64", 1, 1e-9), ("float32", 4, 1e-4)])
 def test_two_processes_equal_one(backbone, tmp_path, dtype, epochs, tolerance):
     """5 steps in float64, 20 in float32; the pool of 160 images is 5 batches of 32."""

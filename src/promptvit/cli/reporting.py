@@ -98,8 +98,8 @@ def claims(
     from promptvit.experiments.claims_report import markdown, write_claims
 
     scores = read_scores(sweep)
-    paths = write_claims(scores, out or (sweep.parent if sweep.is_file() else sweep) / "claims")
     findings = judge(scores)
+    paths = write_claims(scores, findings, out or (sweep.parent if sweep.is_file() else sweep) / "claims")
     if as_json:
         print(json.dumps([finding.model_dump() | {"verdict": finding.verdict} for finding in findings], indent=2))
     else:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from promptvit import files
-from promptvit.experiments.claims import LEAST, Finding, Scores, judge, to_json
+from promptvit.experiments.claims import LEAST, Finding, Scores, to_json
 
 _COLOURS = {"holds": "#0072B2", "does not hold": "#D55E00", "undecided": "#777777"}
 
 
-def write_claims(scores: Scores, out: Path) -> list[Path]:
-    """Write ``scores.json``, ``claims.md`` and, where there are claims, ``claims.png``; the same scores give the same bytes of text."""
-    findings = judge(scores)
+def write_claims(scores: Scores, findings: Sequence[Finding], out: Path) -> list[Path]:
+    """Write ``scores.json``, ``claims.md`` and, where there are ``findings``, ``claims.png``; equal scores give equal bytes of text."""
     files.write_text(out / "scores.json", to_json(scores))
     files.write_text(out / "claims.md", markdown(scores, findings))
     judged = [finding for finding in findings if finding.mean is not None]

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from promptvit import files
+from promptvit import files, processes
 from promptvit.pretraining.export import export_folder
 from promptvit.pretraining.mae import MAE
 from promptvit.pretraining.mocov3 import MoCoV3
@@ -58,10 +56,9 @@ class Run:
     """What changes while an objective is trained: its weights, the optimiser and the losses so far."""
 
     def __init__(self, settings: PretrainSettings) -> None:
-        AcceleratorState._reset_state()  # a process may train more than once, in another precision
         self.settings = settings
         precision = "bf16" if torch.cuda.is_available() else "no"
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())
+        self.accelerator = processes.join(precision, cpu=not torch.accelerator.is_available())
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         if settings.batch_size % world:
             raise ValueError(f"batch_size must be a multiple of the {world} processes, got {settings.batch_size}")

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from promptvit import processes
 from promptvit.analysis import similarity
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.loading import load_backbone
@@ -66,8 +66,7 @@ def train(
         PeerLost: another process of the run died; the last finished epoch is kept.
     """
     chosen = resolve(**settings)
-    AcceleratorState._reset_state()  # a process may train more than once, in another precision
-    accelerator = Accelerator(mixed_precision=chosen.precision)
+    accelerator = processes.join(chosen.precision)
     dataset = TASKS[chosen.task].load(chosen)
     chosen = chosen.completed(dataset)
     if chosen.train_on == "train+val":
