@@ -19,8 +19,7 @@ def attend(model: PromptedModel, images: Tensor, *, whole: bool = False) -> dict
     """
     with Recorder(model.backbone) as seen:
         model.method(model.backbone, images, observe=(lambda *_: None) if whole else None)
-    rows = len(images)
-    return {i: Attention(a.probabilities[:rows], a.prefix, a.prompts, a.join) for i, a in seen.attention.items()}
+    return {i: attention.of_first(len(images)) for i, attention in seen.attention.items()}
 
 
 def grid_at(backbone: Backbone, i: int) -> tuple[int, int]:

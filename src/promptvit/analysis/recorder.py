@@ -11,7 +11,7 @@ the last block's patches ask nothing. ``whole=True`` in :func:`promptvit.analysi
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -70,6 +70,10 @@ class Attention:
         if asking == "patches":
             rows = rows.mean(dim=-2, keepdim=True)
         return self.on_grid(rows.transpose(-2, -1)).transpose(-2, -1)
+
+    def of_first(self, images: int) -> "Attention":
+        """That of the first ``images`` rows: of SA2VP's two branches, the image's."""
+        return replace(self, probabilities=self.probabilities[:images])
 
     def on_prompts(self) -> Tensor:
         """The share of each patch's attention that each prompt got: ``[B, heads, N, T]``.

@@ -5,12 +5,13 @@ to us; ours reads the joint distribution off the block's own attention from prom
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from promptvit.analysis.recorder import Recorder
+from promptvit.analysis.recorder import Attention, Recorder
 from promptvit.analysis.trace import trace
 from promptvit.model import PromptedModel
 
@@ -28,25 +29,33 @@ class Similarity:
         return {name: [value if math.isfinite(value) else None for value in row] for name, row in named.items()}
 
 
-def similarity(model: PromptedModel, images: Tensor, *, batch_size: int = 4) -> Similarity:
-    """NMI and CKA between the prompts that enter each block and the patch tokens that enter it, on normalised ``images [B, 3, H, W]``."""
+def similarity(
+    model: PromptedModel, images: Tensor, *, batch_size: int = 4, watch: Callable[[dict[int, Attention]], None] = lambda _: None
+) -> Similarity:
+    """NMI and CKA between the prompts that enter each block and the patch tokens that enter it, on normalised ``images [B, 3, H, W]``.
+
+    Args:
+        watch: is given the attention of all blocks, every token asking, batch by batch, where it can be recorded: one pass serves both.
+    """
     was_training = model.training
     model.eval()
     blocks = model.backbone.blocks()
     found: list[Tensor] = []
     for batch in images.split(batch_size):
-        numbers = torch.full((2, len(blocks)), torch.nan)
+        attention: dict[int, Attention] = {}
         if all(block.opened for block in blocks):
             with Recorder(model.backbone) as seen:
                 steps = trace(model, batch)
-            for i, attention in seen.attention.items():
-                if attention.asked_by_prompts:
-                    numbers[0, i] = nmi(attention.over_image("prompts")[: len(batch)].mean(dim=1)).mean()
+            attention = {i: one.of_first(len(batch)) for i, one in seen.attention.items()}
+            watch(attention)
         else:
             steps = trace(model, batch)
+        numbers = torch.full((2, len(blocks)), torch.nan)
         for i, step in enumerate(steps):
             if step.prompts is not None:
                 numbers[1, i] = cka(step.prompts, step.patches).mean()
+            if i in attention and attention[i].asked_by_prompts:
+                numbers[0, i] = nmi(attention[i].over_image("prompts").mean(dim=1)).mean()
         found.append(numbers * len(batch))
     model.train(was_training)
     means = torch.stack(found).sum(dim=0) / len(images)

@@ -1,7 +1,7 @@
 """One run, looked at from all sides: numbers only, small enough to keep many runs' beside one another."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,16 +112,17 @@ def look_at(run: str, examples: Split, *, split: str, images: int, seed: int) ->
     labels, inside = torch.tensor(sample.labels), pixels[:INSIDE]
     logits, losses = analysis.sensitivity(model, pixels, labels)
     decodable, traces = analysis.decodable(model, pixels[:DECODED], noise=(NOISE, 0.0)).numpy()
+    share = Share(model)
+    alike = analysis.similarity(model, inside, batch_size=AT_A_TIME, watch=share.add)
     notes, looks = [], None
     try:
-        looks = looking(model, examined, inside)
+        looks = looking(model, examined, share.mean())
     except ValueError as error:
         notes.append(str(error))
     return Findings(
         run=run, settings=settings, sample=sample, classes=dataset.classes, labels=labels, probabilities=logits.softmax(dim=-1),
         losses=losses, examples=shown_pixels, looks=looks, shown=model.method.describe(model.backbone, inside[:DESCRIBED]),
-        alike=analysis.similarity(model, inside, batch_size=AT_A_TIME), record=_record(Path(run)),
-        decodable=decodable, traces=traces, notes=notes,
+        alike=alike, record=_record(Path(run)), decodable=decodable, traces=traces, notes=notes,
     )
 
 
@@ -132,8 +133,8 @@ def normalized(model: PromptedModel, split: Split) -> tuple[Tensor, np.ndarray]:
     return model.preprocessing.normalized(pixels.to(device)), pixels.permute(0, 2, 3, 1).numpy()
 
 
-def looking(model: PromptedModel, examples: Tensor, images: Tensor) -> Looks:
-    """Attention on ``examples``, and how much of it prompts get on ``images``; both normalised.
+def looking(model: PromptedModel, examples: Tensor, share: np.ndarray | None) -> Looks:
+    """Attention on normalised ``examples``; ``share`` is that of the prompts, measured on more images.
 
     Raises:
         ValueError: a block is a black box.
@@ -151,7 +152,7 @@ def looking(model: PromptedModel, examples: Tensor, images: Tensor) -> Looks:
         asking=asking,
         maps={who: [torch.cat(parts).cpu().numpy() for parts in blocks if parts] for who, blocks in maps.items()},
         rollout=None if rolled is None else torch.cat(rolled).cpu().numpy(),
-        share=_share(model, asking, images),
+        share=share,
     )
 
 
@@ -159,19 +160,28 @@ def _on_grid(model: PromptedModel, i: int, maps: Tensor) -> Tensor:
     return maps.unflatten(-1, analysis.grid_at(model.backbone, i))
 
 
-def _share(model: PromptedModel, asking: Asking, images: Tensor) -> np.ndarray | None:
-    """``[blocks, heads]``, NaN where a block has fewer heads than others or no prompts."""
-    sums: dict[int, Tensor] = {}
-    for batch in images.split(AT_A_TIME):
-        for i, attention in analysis.attend(model, batch, whole=True).items():
-            if attention.prompts:
-                sums[i] = sums.get(i, 0) + analysis.prompt_share(attention, asking).sum(dim=0).cpu()
-    if not sums:
-        return None
-    found = np.full((model.backbone.depth, max(map(len, sums.values()))), np.nan)
-    for i, total in sums.items():
-        found[i, : len(total)] = (total / len(images)).numpy()
-    return found
+class Share:
+    """How much of the attention goes to prompts, summed batch by batch."""
+
+    def __init__(self, model: PromptedModel) -> None:
+        self.asking, self.depth = analysis.looker(model), model.backbone.depth
+        self.parts: dict[int, list[Tensor]] = {}
+
+    def add(self, attention: Mapping[int, analysis.Attention]) -> None:
+        """All blocks of one batch."""
+        for i, one in attention.items():
+            if one.prompts:
+                self.parts.setdefault(i, []).append(analysis.prompt_share(one, self.asking))
+
+    def mean(self) -> np.ndarray | None:
+        """Over images: ``[blocks, heads]``, NaN where a block has fewer heads than others or no prompts; None without prompts."""
+        means = {i: torch.cat(parts).mean(dim=0).cpu() for i, parts in self.parts.items()}
+        if not means:
+            return None
+        found = np.full((self.depth, max(map(len, means.values()))), np.nan)
+        for i, mean in means.items():
+            found[i, : len(mean)] = mean.numpy()
+        return found
 
 
 def _record(run: Path) -> list[dict[str, Any]]:
