@@ -69,7 +69,7 @@ def test_methods_agree_with_the_generic_path_and_do_not_mix_images(method):
 def test_deep_prompts_have_the_width_of_their_stage():
     backbone = swin()
     assert backbone.widths == [8, 8, 16, 32, 32] and backbone.width == 32
-    assert [backbone.stage_of(i) for i in range(5)] == [0, 0, 1, 2, 2]
+    assert backbone.stages == [0, 0, 1, 2, 2]
     assert [block.grid for block in backbone.blocks()] == [(16, 16), (16, 16), (8, 8), (4, 4), (4, 4)]
     assert [block.shift for block in backbone.blocks()] == [(0, 0), (2, 2), (0, 0), (0, 0), (0, 0)]
     model = create_model(backbone, "vpt-deep", 3, num_prompts=4)
