@@ -10,10 +10,17 @@ import pytest
 from helpers import tiny_backbone
 
 import promptvit
+from promptvit.methods import base
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-SHORT = {"plain_loop": ["--steps", "3"], "lightning_style": ["--epochs", "1"], "hf_trainer_style": ["--steps", "3"]}
-LONGER = {"plain_loop": ["--steps", "250"], "lightning_style": ["--epochs", "30"], "hf_trainer_style": ["--steps", "200"]}
+SHORT = {
+    "plain_loop": ["--steps", "3"], "lightning_style": ["--epochs", "1"], "hf_trainer_style": ["--steps", "3"],
+    "own_method": ["--epochs", "1"],
+}
+LONGER = {
+    "plain_loop": ["--steps", "250"], "lightning_style": ["--epochs", "30"], "hf_trainer_style": ["--steps", "200"],
+    "own_method": ["--epochs", "30"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +33,7 @@ def run(backbone, monkeypatch, capsys):
     """Run an example as its command does, in this process; gives the accuracy that it prints."""
 
     def script(name: str, *arguments: str) -> float:
+        monkeypatch.setattr(base, "_METHODS", dict(base._METHODS))  # what an example registers is gone after the test
         monkeypatch.setattr(sys, "argv", [f"{name}.py", "--backbone", backbone, *arguments])
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
         (accuracy,) = re.findall(r"^test accuracy: ([\d.]+)$", capsys.readouterr().out, re.MULTILINE)
