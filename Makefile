@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cksum requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test coverage faults fuzz bench docs lint clean
 
 demo: $(READY)
 	$(BIN)/promptvit demo --out runs/demo
@@ -13,8 +13,20 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html:runs/coverage
+
+faults: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.campaign --kills $(or $(KILLS),240)
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/campaign.py --cases $(or $(CASES),100000)
+
 bench: $(READY)
 	$(BIN)/python benchmarks/report.py
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -30,4 +42,4 @@ $(READY):
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

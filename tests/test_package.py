@@ -162,7 +162,7 @@ def is_backbone(name: str) -> bool:
 
 def command_lines() -> list[str]:
     lines = [line for page in PAGES for _, text in FENCE.findall(page.read_text(encoding="utf-8")) for line in text.splitlines()]
-    return sorted({line for line in lines if line.startswith("promptvit ")})
+    return sorted({line for line in (line.removeprefix(".venv/bin/") for line in lines) if line.startswith("promptvit ")})
 
 
 @pytest.mark.parametrize("line", command_lines())

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from promptvit import files
 from promptvit.backbones.base import Backbone
-from promptvit.backbones.loading import load_backbone
+from promptvit.backbones.loading import is_path, load_backbone
 from promptvit.config import checked
+from promptvit.errors import shown
 from promptvit.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+NEXT = ".adapter_config.next.json"  # the config of a save under way; it counts from the moment that its weights are in place
 Shade = Annotated[int, Field(ge=0, le=255)]
+Name = Annotated[str, Field(max_length=300)]
 
 
 class LoadArguments(BaseModel):
@@ -37,7 +40,7 @@ class LoadArguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name_or_path: str
+    name_or_path: Name
     pretrained: bool
     arch: str | dict[str, Any] | None
     image_size: int | tuple[int, int] | None
@@ -50,8 +53,8 @@ class BackboneReference(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
-    fingerprint: str
+    name: Name
+    fingerprint: Name
     load: LoadArguments | None  # None for local files
 
 
@@ -61,11 +64,11 @@ class AdapterConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format_version: int
-    method: str
+    method: Name
     method_config: dict[str, Any]
-    reading: str | None
+    reading: Name | None
     backbone: BackboneReference
-    head: str
+    head: Name
     head_options: dict[str, Any] = {}
     classes: list[str]
     palette: list[tuple[Shade, Shade, Shade]] | None = None
@@ -81,7 +84,7 @@ class AdapterConfig(BaseModel):
 
 
 def save(model: "PromptedModel", directory: Path, metrics: dict[str, Any]) -> Path:
-    """Write ``model``'s adapter; each file appears whole or not at all.
+    """Write ``model``'s adapter; a reader finds the one that was there before or this one, whenever the writer is killed.
 
     Raises:
         OSError: no permission, no space.
@@ -101,8 +104,20 @@ def save(model: "PromptedModel", directory: Path, metrics: dict[str, Any]) -> Pa
     directory.mkdir(parents=True, exist_ok=True)
     with files.atomic(directory / WEIGHTS) as temporary:
         temporary.write_bytes(weights)
-    files.write_json(directory / CONFIG, config.model_dump(mode="json"))
+        files.write_json(directory / NEXT, config.model_dump(mode="json"))
+    (directory / NEXT).replace(directory / CONFIG)
     return directory
+
+
+def config_path(directory: Path) -> Path:
+    """The config that belongs to the weights: ``adapter_config.json``, but for a save that was killed just before its end."""
+    following = directory / NEXT
+    if following.is_file():
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            named = json.loads(following.read_text(encoding="utf-8"))["weights_sha256"]
+            if named == hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest():
+                return following
+    return directory / CONFIG
 
 
 def read_config(directory: Path) -> AdapterConfig:
@@ -111,7 +126,7 @@ def read_config(directory: Path) -> AdapterConfig:
     Raises:
         ValueError: the folder is no adapter, one of a newer format, or damaged; the message names the file.
     """
-    path = directory / CONFIG
+    path = config_path(directory)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -123,7 +138,7 @@ def read_config(directory: Path) -> AdapterConfig:
     if not isinstance(values, dict):
         raise ValueError(f"adapter: {path} does not hold a JSON object")
     if values.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"adapter: {path} has format version {values.get('format_version')!r}; this promptvit reads {FORMAT_VERSION}")
+        raise ValueError(f"adapter: {path} has format version {shown(values.get('format_version'))}; this promptvit reads {FORMAT_VERSION}")
     return checked(AdapterConfig, values, f"adapter: {path}:")
 
 
@@ -145,7 +160,7 @@ def read_weights(directory: Path, config: AdapterConfig) -> dict[str, Tensor]:
     try:
         return from_bytes(content)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # also data types that are unknown here
-        raise ValueError(f"adapter: {path} is not a safetensors file that can be read here ({error})") from None
+        raise ValueError(f"adapter: {path} is not a safetensors file that can be read here ({shown(str(error))})") from None
 
 
 def find(directory_or_hub_id: str | os.PathLike[str]) -> Path:
@@ -224,6 +239,8 @@ def load(directory_or_hub_id: str | os.PathLike[str], backbone: Backbone | None 
                 "backbone=load_backbone(path, ...) or --backbone"
             )
         with _blaming(directory / CONFIG):
+            if is_path(config.backbone.load.name_or_path):  # an adapter does not decide which files are read
+                raise ValueError(f"backbone {shown(config.backbone.load.name_or_path)} is no public name; give its file yourself")
             backbone = load_backbone(**config.backbone.load.model_dump())
     return restore(directory, config, tensors, backbone)
 
@@ -241,11 +258,11 @@ def restore(directory: Path, config: AdapterConfig, tensors: dict[str, Tensor], 
     if learned.keys() != tensors.keys():
         raise ValueError(
             f"adapter: {directory / WEIGHTS} does not fit {config.method}; missing: {sorted(learned.keys() - tensors.keys())[:8]}, "
-            f"unexpected: {sorted(tensors.keys() - learned.keys())[:8]}"
+            f"unexpected: {shown(sorted(tensors.keys() - learned.keys())[:8], 500)}"
         )
     for name, tensor in learned.items():
         if tensor.shape != tensors[name].shape:
-            shape = tuple(tensors[name].shape)
+            shape = shown(tuple(tensors[name].shape))
             raise ValueError(f"adapter: {directory / WEIGHTS}: {name} has shape {shape}, {config.method} needs {tuple(tensor.shape)}")
         with torch.no_grad():
             tensor.copy_(tensors[name])

@@ -10,7 +10,8 @@ from typing import Any
 
 from timm.models import get_pretrained_cfg, is_model
 
-from promptvit.adapter import CONFIG, WEIGHTS, AdapterConfig, BackboneReference, find, read_config, read_weights
+from promptvit.adapter import CONFIG, WEIGHTS, AdapterConfig, BackboneReference, config_path, find, read_config, read_weights
+from promptvit.errors import first_line
 
 CARD = "README.md"
 
@@ -48,7 +49,7 @@ def push(
 
     directory = find(folder)
     read_weights(directory, read_config(directory))  # a damaged adapter stays at home
-    contents = {CONFIG: (directory / CONFIG).read_bytes(), WEIGHTS: (directory / WEIGHTS).read_bytes()}
+    contents = {CONFIG: config_path(directory).read_bytes(), WEIGHTS: (directory / WEIGHTS).read_bytes()}
     contents[CARD] = model_card(directory, repo_id).encode()
     api = HfApi(token=token)
     try:
@@ -56,8 +57,7 @@ def push(
         files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()]
         commit = api.create_commit(repo_id, files, commit_message=commit_message, revision=revision)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or ["no detail"])[0]
-        raise ValueError(f"hub: {repo_id} could not be written ({type(error).__name__}: {reason})") from error
+        raise ValueError(f"hub: {repo_id} could not be written ({type(error).__name__}: {first_line(error)})") from error
     return str(commit.commit_url)
 
 

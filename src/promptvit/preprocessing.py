@@ -1,17 +1,20 @@
 """What happens to an image before the backbone sees it. It travels with the weights and is stored in every adapter."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 from torch import Tensor
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 Normalization = Literal["weights", "imagenet", "half", "none"]
 Resize = Literal["short", "direct"]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+MOST = 2**28  # pixels of a scaled image: 800 MB
 
 _NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -34,19 +37,19 @@ class Preprocessing(BaseModel):
         size: height and width that the backbone expects, in pixels.
         resize: ``short`` scales the short side to ``size / crop_pct`` and crops the centre; ``direct`` scales both sides to
             ``size`` and does not keep the aspect ratio (VTAB's way).
-        crop_pct: share of the resized side that the centre crop keeps, in (0, 1].
+        crop_pct: share of the resized side that the centre crop keeps, in [0.01, 1].
         interpolation: how Pillow resizes.
         mean, std: per channel, of values in [0, 1].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: tuple[int, int] = (224, 224)
+    size: tuple[PositiveInt, PositiveInt] = (224, 224)
     resize: Resize = "short"
-    crop_pct: float = Field(0.875, gt=0, le=1)
+    crop_pct: float = Field(0.875, ge=0.01, le=1)
     interpolation: Interpolation = "bicubic"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.485, 0.456, 0.406)
+    std: tuple[Scale, Scale, Scale] = (0.229, 0.224, 0.225)
 
     def replaced(
         self,
@@ -71,13 +74,19 @@ class Preprocessing(BaseModel):
         return f"{self.size[0]} x {self.size[1]} px ({way}, {self.interpolation}), mean {self.mean}, std {self.std}"
 
     def resized(self, image: Image.Image) -> Image.Image:
-        """Scale an RGB image, before any crop."""
+        """Scale an RGB image, before any crop.
+
+        Raises:
+            ValueError: it would have more than :data:`MOST` pixels.
+        """
         height, width = self.size
         if self.resize == "direct":
             target = (width, height)
         else:
             scale = max(round(height / self.crop_pct) / image.height, round(width / self.crop_pct) / image.width)
             target = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+        if target[0] * target[1] > MOST:
+            raise ValueError(f"preprocessing: an image of {image.width} x {image.height} px would be scaled to {target[0]} x {target[1]}")
         return image if image.size == target else image.resize(target, _RESAMPLING[self.interpolation])
 
     def cropped(self, image: Image.Image) -> Image.Image:

@@ -16,9 +16,14 @@ def join(precision: str, cpu: bool = False) -> Accelerator:
     Args:
         precision: ``no``, ``bf16`` or ``fp16``.
         cpu: use no accelerator, even where there is one.
+
+    Raises:
+        ValueError: ``fp16`` on a CPU, where accelerate would compute in float32 and say nothing.
     """
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("precision: fp16 needs a GPU and there is none; use bf16, or no for float32")
     if accelerator.num_processes > 1:
         atexit.unregister(_leave)
         atexit.register(_leave)

@@ -93,12 +93,20 @@ def test_rollout_loses_what_goes_to_fresh_prompts_and_has_no_windows():
         analysis.rollout(model_of("vpt-deep", swin()), images)
 
 
-@pytest.mark.parametrize(("method", "build"), [("gapt", vit), ("sa2vp", vit), ("vpt-deep", swin), ("sa2vp", swin)])
-def test_overlays_lie_between_zero_and_one(method, build):
-    maps = analysis.overlay(model_of(method, build()), images_for(build(), 3))
-    assert maps.shape == (3, 4, 4)
-    torch.testing.assert_close(maps.amax((1, 2)), torch.ones(3))
-    torch.testing.assert_close(maps.amin((1, 2)), torch.zeros(3))
+@pytest.mark.parametrize(
+    ("method", "pool", "asked_by", "rows"),
+    [
+        ("vpt-deep", "cls", "class token", [0]),
+        ("vpt-deep", "mean", "patches", range(1, 17)),
+        ("gapt", "patches+prompts", "patches and prompts", range(1, 20)),
+        ("sa2vp", "mean", "patches", range(1, 17)),
+    ],
+)
+def test_the_readouts_map_is_the_mean_over_the_tokens_that_it_averages(method, pool, asked_by, rows):
+    last = analysis.attend(model_of(method, pool=pool), images_for(vit(), 3))[2]
+    weights, asked = analysis.readout_map(last)
+    assert asked == asked_by and weights.shape == (3, 16)
+    torch.testing.assert_close(weights, last.probabilities[:, 0][:, :, list(rows), 1:17].mean(dim=(1, 2)))
 
 
 def test_attention_is_that_of_the_image_branch_and_prompts_get_their_share():

@@ -1,56 +1,12 @@
 """The contract that every registered method keeps on every backbone family, or is refused by name."""
 
-import math
-
 import pytest
 import torch
-from timm.models.eva import Eva as TimmEva
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import VisionTransformer
+from families import FAMILIES, backbone_of, images, model_of, pairs
 
 import promptvit
-from promptvit.backbones.families import wrap
-from promptvit.methods import method_class
-from promptvit.preprocessing import Preprocessing
 
-SIZE, CLASSES = 32, 5
-FLAT = {"img_size": SIZE, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 0}
-
-
-def vit_class_token():
-    return VisionTransformer(**FLAT), {}
-
-
-def vit_registers_no_class_token():
-    return VisionTransformer(**FLAT, class_token=False, reg_tokens=2, global_pool="avg", qk_norm=True, init_values=0.5), {}
-
-
-def mae_mean_pool():
-    return VisionTransformer(**FLAT), {"is_mae": True}
-
-
-def eva_rotary():
-    return TimmEva(**FLAT, use_rot_pos_emb=True, swiglu_mlp=True, num_reg_tokens=2, init_values=0.5, ref_feat_shape=(4, 4)), {}
-
-
-def swin():
-    return SwinTransformer(img_size=SIZE, patch_size=2, embed_dim=16, depths=(1, 2), num_heads=(2, 2), window_size=4, num_classes=0), {}
-
-
-FAMILIES = [vit_class_token, vit_registers_no_class_token, mae_mean_pool, eva_rotary, swin]
-
-
-def backbone_of(build, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model, facts = build()
-        for parameter in model.parameters():  # far from the initial near-identity, so that faults show
-            parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return wrap(model, name=build.__name__, preprocessing=Preprocessing(size=(SIZE, SIZE)), **facts)
-
-
-def images(batch=4, seed=1):
-    return torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+CLASSES = 5
 
 
 def trained(model, steps=2, lr=0.05):
@@ -68,28 +24,14 @@ def trained(model, steps=2, lr=0.05):
     return first
 
 
-def pairs():
-    """(method, family) that run, and those that are refused."""
-    runs, refused = [], []
-    for build in FAMILIES:
-        kind = backbone_of(build).family
-        for method in promptvit.list_methods():
-            (runs if kind in method_class(method).families else refused).append(
-                pytest.param((method, build), id=f"{method}-{build.__name__}")
-            )
-    return runs, refused
-
-
-RUNS, REFUSED = pairs()
+RUNS, REFUSED = pairs(FAMILIES)
 
 
 @pytest.fixture(params=RUNS)
 def model(request):
     method, build = request.param
     backbone = backbone_of(build)
-    made = promptvit.create_model(backbone, method, CLASSES, num_prompts=4, seed=3)
-    if made.method.needs_data:
-        made.method.initialize(made.backbone, [images(8)], torch.Generator().manual_seed(0))
+    made = model_of(method, backbone, CLASSES)
     made.source, made.build = backbone, build
     return made
 
@@ -201,22 +143,3 @@ def test_prepared_inference_equals_the_live_model_and_is_frozen(model):
     trained(model, lr=1.0)
     torch.testing.assert_close(prepared(images()), expected, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(model.eval()(images()), expected)
-
-
-def test_order_of_prompts_does_not_matter(model):
-    model.eval()
-    before = model(images())
-    order = torch.randperm(4, generator=torch.Generator().manual_seed(0))
-    for name, tensor in model.method.named_parameters():
-        if name.startswith("prompts"):
-            assert tensor.shape[-2] == 4
-            tensor.data = tensor.data[..., order, :]
-    torch.testing.assert_close(model(images()), before, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("build", FAMILIES, ids=lambda build: build.__name__)
-@pytest.mark.parametrize("classes", [1, 10_000])
-def test_one_class_and_very_many(build, classes):
-    model = promptvit.create_model(backbone_of(build), "vpt-deep", classes, num_prompts=2)
-    assert model(images()).shape == (4, classes)
-    assert math.isfinite(model.method.loss(model.outputs(images()), torch.zeros(4, dtype=torch.long)).item())

@@ -72,7 +72,7 @@ def test_two_processes_compute_what_one_computes(tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
-    monkeypatch.setattr(loop.Accelerator, "num_processes", 3)
+    monkeypatch.setattr("promptvit.processes.Accelerator.num_processes", 3)
     with pytest.raises(ValueError, match="multiple of the 3 processes"):
         loop.Run(settings("mae"))
 

@@ -43,6 +43,20 @@ def head_maps(attention: Attention, asking: Asking) -> Tensor:
     return rows / rows.sum(dim=-1, keepdim=True)
 
 
+def readout_map(last: Attention) -> tuple[Tensor, str]:
+    """How the readout's attention in the last block lies over the image, ``[B, N]``, mean over heads, and whose attention it is.
+
+    It is that of the tokens whose outputs are averaged; the last block computes no others. A row's sum is the share that went to patches.
+    """
+    if last.probabilities.shape[-2] == last.prefix:
+        return last.over_image("prefix")[:, :, 0].mean(dim=1), "class token"
+    patches = last.over_image("patches")
+    if not last.asked_by_prompts:
+        return patches[:, :, 0].mean(dim=1), "patches"
+    every_patch = patches.expand(-1, -1, patches.shape[-1], -1)
+    return torch.cat([every_patch, last.over_image("prompts")], dim=2).mean(dim=(1, 2)), "patches and prompts"
+
+
 def prompt_share(attention: Attention, asking: Asking) -> Tensor:
     """Share of some tokens' attention that goes to prompts, in each head: ``[B, heads]``.
 
@@ -82,15 +96,3 @@ def rollout(model: PromptedModel, images: Tensor) -> Tensor:
         reached = after[:, : prefix + patches]
         carried = after[:, a.tokens :] if a.asked_by_prompts else images.new_zeros(len(images), 0, patches)
     return reached[:, 0] if looker(model) == "prefix" else reached[:, prefix:].mean(dim=1)
-
-
-def overlay(model: PromptedModel, images: Tensor) -> Tensor:
-    """One map per image, ``[B, rows, columns]`` between 0 and 1: rollout, or the last block's attention where windows allow none."""
-    backbone = model.backbone
-    if hasattr(backbone.blocks()[-1], "window"):
-        last = backbone.depth - 1
-        maps, grid = head_maps(attend(model, images, whole=True)[last], "patches").mean(dim=1), grid_at(backbone, last)
-    else:
-        maps, grid = rollout(model, images), backbone.grid_of(images)
-    low, high = maps.amin(dim=-1, keepdim=True), maps.amax(dim=-1, keepdim=True)
-    return ((maps - low) / (high - low).clamp_min(1e-12)).unflatten(-1, grid)

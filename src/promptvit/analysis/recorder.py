@@ -129,7 +129,7 @@ class Recorder:
 
     def _replace(self, i: int, block: Any, grid: tuple[int, int]) -> None:
         heads, join = block.module.attn.num_heads, getattr(block, "join", None)
-        tokens = block.prefix + math.prod(getattr(block, "window", grid))
+        tokens = block.prefix + math.prod(block.window or grid)
 
         def explicit(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
             logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)

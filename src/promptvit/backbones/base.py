@@ -62,6 +62,11 @@ class Block:
         self.module = module
         self.prefix = prefix
 
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """Rows and columns of the windows that attention stays inside; None: every token sees all."""
+        return None
+
     def call(self, sequence: Tensor, prompts: int) -> Tensor:
         """The frozen block on ``[prefix, prompts, patches]``; ``prompts`` says how many rows have no position."""
         return self.module(sequence)

@@ -2,21 +2,18 @@
 
 import logging
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
-from timm.layers import LayerNorm
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from promptvit.backbones import bundled
 from promptvit.backbones.base import Backbone
-from promptvit.backbones.checkpoints import Checkpoint, read_checkpoint
+from promptvit.backbones.building import build_for, seeded
+from promptvit.backbones.checkpoints import read_checkpoint
 from promptvit.backbones.families import wrap
-from promptvit.errors import nearest
+from promptvit.errors import nearest, shown
 from promptvit.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -59,7 +56,7 @@ def load_backbone(
     """
     name = os.fspath(name_or_path)
     folder = bundled.folder(name)
-    if folder is None and _is_path(name):
+    if is_path(name):
         folder = Path(name).expanduser()
         if not folder.exists():
             raise ValueError(f"backbone: no file or folder {name}")
@@ -67,7 +64,7 @@ def load_backbone(
         folder = _from_hub(name.removeprefix("hf:"))
     if folder is not None:
         checkpoint = read_checkpoint(folder)
-        model = _build_for(checkpoint, arch, name, seed)
+        model = build_for(checkpoint, arch, name, seed)
         own_facts = getattr(model, "pretrained_cfg", {}) if checkpoint.format == "timm" else _PUBLISHED.get(checkpoint.format, {})
         facts = {**own_facts, "input_size": model.patch_embed.img_size, **checkpoint.pretrained_cfg}
         is_mae = checkpoint.is_mae or facts.get("tag") == "mae"
@@ -85,7 +82,7 @@ def load_backbone(
         is_mae = "mae" in str(facts.get("tag", "")) or facts.get("architecture", "").endswith("_mae")
 
     shown = name if folder is None or str(folder) != name else folder.name
-    backbone = wrap(model, name=shown, preprocessing=_preprocessing(facts), is_mae=is_mae, pool=pool)
+    backbone = wrap(model, name=shown, preprocessing=_preprocessing(facts, name), is_mae=is_mae, pool=pool)
     if image_size is not None:
         backbone = _at_size(backbone, image_size)
     public = folder is None or bundled.folder(name) is not None or name.startswith("hf:")
@@ -97,9 +94,10 @@ def load_backbone(
     return backbone
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether ``name`` is meant as a file or folder, and as no public name."""
     looks_like_one = name.endswith(_SUFFIXES) or any(mark in name for mark in (os.sep, "/", "~"))
-    return Path(name).exists() or (looks_like_one and not name.startswith("hf:"))
+    return bundled.folder(name) is None and (Path(name).exists() or (looks_like_one and not name.startswith("hf:")))
 
 
 def _from_hub(repository: str) -> Path:
@@ -117,7 +115,7 @@ def _from_hub(repository: str) -> Path:
 
 def _from_timm(name: str, pretrained: bool, seed: int) -> Any:
     if not pretrained:
-        return _seeded(lambda: timm.create_model(name, pretrained=False, num_classes=0), seed)
+        return seeded(lambda: timm.create_model(name, pretrained=False, num_classes=0), seed)
     try:
         return timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:
@@ -127,42 +125,6 @@ def _from_timm(name: str, pretrained: bool, seed: int) -> Any:
             f"With no network and no cache, give a file: load_backbone('weights.safetensors', arch='{name}'), or pretrained=False for "
             "random weights"
         ) from None
-
-
-def _seeded(build: Any, seed: int) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
-
-
-def _build_for(checkpoint: Checkpoint, arch: str | dict[str, Any] | None, name: str, seed: int) -> Any:
-    """An untrained model of the architecture that the file states, or else ``arch``."""
-    own = checkpoint.arch
-    if own is None and arch is None:
-        raise ValueError(
-            f"arch: {name} ({checkpoint.format}) does not say its architecture; give a timm name such as arch='vit_base_patch16_224', or "
-            "a dict of timm VisionTransformer arguments (head counts cannot be read off the weights)"
-        )
-    if own is not None and isinstance(arch, dict):
-        clashes = {k: (own[k], v) for k, v in arch.items() if k in own and own[k] != v}
-        if clashes:
-            raise ValueError(
-                "arch: the file's own config says otherwise: " + ", ".join(f"{k}={a!r}, not {b!r}" for k, (a, b) in clashes.items())
-            )
-        own = {**arch, **own}
-    if own is not None and isinstance(arch, str) and own.get("name", arch) != arch:
-        raise ValueError(f"arch: the file's own config says {own['name']}, not {arch}")
-    chosen = own if own is not None else arch if isinstance(arch, dict) else {"name": arch}
-    arguments = {**chosen, "num_classes": 0}
-    timm_name = arguments.pop("name", None)
-    if "norm_eps" in arguments:
-        arguments["norm_layer"] = partial(LayerNorm, eps=arguments.pop("norm_eps"))
-    if timm_name is not None and not timm.is_model(timm_name):
-        raise ValueError(f"unknown arch {timm_name!r};{nearest(timm_name, timm.list_models())} give a timm name")
-    try:
-        return _seeded(lambda: timm.create_model(timm_name, **arguments) if timm_name else VisionTransformer(**arguments), seed)
-    except (TypeError, AssertionError, RuntimeError) as error:
-        raise ValueError(f"arch: timm cannot build {timm_name or 'VisionTransformer'} from {arguments}: {error}") from None
 
 
 def _load_exactly(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
@@ -187,7 +149,14 @@ def _few(items: list[str]) -> str:
     return ", ".join(items[:8]) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
 
 
-def _preprocessing(facts: dict[str, Any]) -> Preprocessing:
+def _preprocessing(facts: dict[str, Any], name: str) -> Preprocessing:
+    try:
+        return Preprocessing(**_fields(facts))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"backbone: {name}: its preprocessing cannot be used: {shown(' '.join(str(error).split()))}") from None
+
+
+def _fields(facts: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if "input_size" in facts:
         fields["size"] = tuple(facts["input_size"][-2:])
@@ -200,7 +169,7 @@ def _preprocessing(facts: dict[str, Any]) -> Preprocessing:
         fields["resize"] = "direct"
     if facts.get("crop_pct") is not None:
         fields["crop_pct"] = facts["crop_pct"]
-    return Preprocessing(**fields)
+    return fields
 
 
 def _at_size(backbone: Backbone, image_size: int | tuple[int, int]) -> Backbone:

@@ -203,10 +203,6 @@ class Swin(Backbone):
         self.patch_size = model.patch_embed.patch_size
         self.num_prefix_tokens = 0
 
-    def stage_of(self, i: int) -> int:
-        """Stage (0-based) of block ``i``; its patch merging comes first."""
-        return self.stages[i]
-
     def block_name(self, i: int) -> str:
         return f"layers.{self.stages[i]}.blocks.{i - self.stages.index(self.stages[i])}"
 

@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 
 def sweep(
     spec: Annotated[str, typer.Argument(help="A YAML file, or a recipe that comes with the package.")],
-    out: Annotated[Path | None, Option(help="Folder of its runs; default: runs/sweeps/<spec name>.")] = None,
+    out: Annotated[Path | None, Option(help="Folder of its runs; default: runs/sweeps/NAME, the name of the spec.")] = None,
     data_root: Annotated[Path | None, Option(help="Where the data sets lie; for several, the folder that holds them all.")] = None,
     jobs: Annotated[int | None, Option(min=1, help="Runs at a time; default: one per core, at most 8; one per GPU; ray: all.")] = None,
     faithful: Annotated[bool, Option("--faithful", help="With the authors' quirks, where the spec names some.")] = False,

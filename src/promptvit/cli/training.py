@@ -35,7 +35,7 @@ def train(
     lr: Annotated[float | None, Option(help="Peak learning rate; default: the method's own.")] = None,
     shots: Annotated[int | None, Option(help="Training images per class.")] = None,
     seed: Annotated[int | None, Option(help="Of initialisation, dropout, split and order.")] = None,
-    out: Annotated[Path | None, Option(help="Run folder; default: runs/<data>-<method>-...")] = None,
+    out: Annotated[Path | None, Option(help="Run folder; default: runs/DATA-METHOD-...")] = None,
     memory: Annotated[str | None, Option(help="low: recompute activations, do not keep them; same numbers, a third slower.")] = None,
     record: Annotated[bool, Option("--record", help="Keep how alike prompts and patch tokens are, for `promptvit analyze`.")] = False,
     resume: Annotated[bool, Option("--resume", help="Go on from the last finished epoch.")] = False,

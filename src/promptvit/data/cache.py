@@ -113,7 +113,7 @@ class Cache:
         """What :meth:`remember` was told about ``facts`` (anything that JSON holds), or None."""
         try:
             return None if self.broken else json.loads(self._path(_digest(facts)).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def remember(self, facts: Any, value: Any) -> None:

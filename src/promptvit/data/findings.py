@@ -14,6 +14,8 @@ Kinds are stable words:
 from dataclasses import dataclass, field
 from typing import Literal
 
+LONGEST = 1000  # characters of a finding
+
 Level = Literal["ok", "warning", "error"]
 
 
@@ -66,5 +68,6 @@ class Findings:
 
 
 def _printable(text: str) -> str:
-    """``text`` as one line: file names come from lists that anybody may have written."""
+    """``text`` as one line of at most :data:`LONGEST` characters: file names come from lists that anybody may have written."""
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -61,8 +61,8 @@ def _unusable(files: list[tree.File]) -> dict[str, str]:
     """Identifier and reason of files that cannot be decoded."""
     cache, facts = Cache(), [FORMATS, *((file.identifier, str(file.path.absolute()), *_size_and_time(file.path)) for file in files)]
     known = cache.recall(facts)
-    if known is not None:
-        return dict(known)
+    if isinstance(known, dict):
+        return known
 
     def reason(file: tree.File) -> str | None:
         try:

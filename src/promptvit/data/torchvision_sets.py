@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +180,18 @@ def _split(split: str, name: str, root: Path, labelled: list[tuple[Path | np.nda
         places = [Path(os.path.relpath(str(item), root)).as_posix() for item, _ in labelled]
     else:
         places = [f"{name.partition('/')[2]}/{split}/{index}" for index in range(len(labelled))]
-    outside = [place for place in places if place.startswith("../")]
+    inside = _inside(root, root / Path(SETS[name.partition("/")[2]].landmark).parts[0])
+    outside = [place for place, (item, _) in zip(places, labelled, strict=True) if isinstance(item, Path) and not inside(item)]
     if outside:
         raise ValueError(f"{name}: {split} lists {outside[0]}, which leaves {root}; {_remedy(name, root)}")
     return Split(split, [int(label) for _, label in labelled], [item for item, _ in labelled], places)
+
+
+def _inside(*folders: Path) -> Callable[[Path], bool]:
+    """Tells whether a file is, links followed, in one of ``folders``: the root and the set's own folder, which may itself be a link."""
+    real_folders = [Path(os.path.realpath(folder)) for folder in folders]
+    within = cache(lambda folder: any(Path(os.path.realpath(folder)).is_relative_to(real) for real in real_folders))
+    return lambda file: within(file.parent) and (not file.is_symlink() or within(file))
 
 
 def _check(name: str, source: Source, root: Path, splits: dict[str, Split], names: dict[str, list[str]]) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from promptvit.errors import first_line
 from promptvit.experiments.results import read_results
 from promptvit.experiments.spec import Claim, read_spec
 
@@ -30,8 +31,8 @@ class Score(BaseModel):
     label: str
     task: str
     seed: int
-    score: float
-    val_score: float | None
+    score: FiniteFloat
+    val_score: FiniteFloat | None
     chosen: dict[str, Any]
     num_trainable: int | None
     epochs: int | None
@@ -94,7 +95,7 @@ def read_scores(path: Path) -> Scores:
         try:
             return Scores.model_validate_json(path.read_text(encoding="utf-8"))
         except (ValidationError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: no scores of `promptvit claims` ({str(error).splitlines()[0]})") from None
+            raise ValueError(f"{path}: no scores of `promptvit claims` ({first_line(error)})") from None
     if not (path / "spec.yaml").is_file():
         raise ValueError(f"claims: {path} is neither a sweep's folder (with spec.yaml) nor a file that `promptvit claims` wrote")
     return _of_sweep(path)
@@ -102,7 +103,12 @@ def read_scores(path: Path) -> Scores:
 
 def _of_sweep(folder: Path) -> Scores:
     spec = read_spec(folder / "spec.yaml")
-    finals = [row for row in read_results([folder], lambda line: None) if row.phase == "final" and row.label in spec.methods]
+    try:
+        labels, tasks = list(spec.methods), spec.task_names()
+    except ValueError as error:
+        raise ValueError(f"{folder / 'spec.yaml'}: {error}") from None
+    found = read_results([folder], lambda line: None)
+    finals = [row for row in found if row.phase == "final" and row.label in spec.methods and row.dataset in tasks]
     rows = [
         Score(
             label=row.label, task=row.dataset, seed=row.seed, score=round(row.score, 6), val_score=row.val_accuracy,
@@ -113,7 +119,6 @@ def _of_sweep(folder: Path) -> Scores:
         if row.label and row.score is not None
     ]
     have = {(row.label, row.task, row.seed) for row in rows}
-    labels, tasks = list(spec.methods), spec.task_names()
     wanted = [(label, task, seed) for label in labels for task in tasks for seed in spec.seeds]
     return Scores(
         name=spec.name, backbone=spec.backbone, fingerprint=next((row.fingerprint for row in finals), None),

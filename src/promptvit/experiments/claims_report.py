@@ -29,7 +29,7 @@ def markdown(scores: Scores, findings: Sequence[Finding]) -> str:
     for label in scores.labels:
         cells = [scores.of(label, task) for task in tasks]
         means = [statistics.fmean(cell.values()) for cell in cells if cell]
-        whole = f"{100 * statistics.fmean(means):.1f}" if len(means) == len(tasks) else ""
+        whole = f"{100 * statistics.fmean(means):.1f}" if means and len(means) == len(tasks) else ""
         sizes = [row.num_trainable for row in scores.rows if row.label == label and row.num_trainable]
         size = f"{statistics.fmean(sizes):,.0f}" if sizes else ""
         lines.append(f"| {label} | {' | '.join(_cell(list(cell.values())) for cell in cells)} | {whole} | {size} |")

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from promptvit.errors import shown
+from promptvit.plain import read_yaml
 
 log = logging.getLogger(__name__)
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
 
 
 class Search(BaseModel):
@@ -25,6 +26,20 @@ class Search(BaseModel):
     runs: int = 0
     epochs: int = 0
     seconds: float = 0.0
+
+
+class Job(BaseModel):
+    """An entry of a sweep's index, ``sweep.json``, as far as it is read here."""
+
+    model_config = ConfigDict(frozen=True)
+
+    hash: str
+    task: str
+    label: str | None = None
+    phase: Literal["search", "final"] | None = None
+    status: str | None = None
+    seed: int | None = None
+    error: Any = None
 
 
 class Row(BaseModel):
@@ -119,8 +134,7 @@ def _found(folder: Path) -> dict[Path | None, list[Path]]:
 
 def _stopped(sweep: Path) -> set[str]:
     """Folders of the runs that a search has stopped before their end: they have no result, and that is no news."""
-    index = _read(sweep / "sweep.json", lambda text: _objects(json.loads(text)), lambda line: None) or []
-    named = {str(job.get("hash")) for job in index if job.get("status") == "stopped"}
+    named = {job.hash for job in _index(sweep, lambda line: None) if job.status == "stopped"}
     return {name for name in named if not (sweep / "runs" / name / "result.json").is_file()}
 
 
@@ -129,9 +143,20 @@ def _read_run(run: Path, skipped: Callable[[str], None]) -> Row | None:
     if not (run / "result.json").is_file():
         skipped(f"{run}: not finished, no result.json")
         return None
-    settings = _read(run / "config.yaml", lambda text: dict(yaml.load(text, Loader)), skipped)
+    settings = _read(run / "config.yaml", _settings, skipped)
     row: Row | None = _read(run / "result.json", lambda text: _row(json.loads(text), settings=settings or {}), skipped)
     return row
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """What ``config.yaml`` says, as far as reports use it: names, and options by name."""
+    values = read_yaml(text)
+    for found in (values, values.get("options") or {}):
+        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+            raise ValueError("not settings by name")
+    if not isinstance(values.get("data_root"), str | None):
+        raise ValueError("data_root: not a path")
+    return dict(values)
 
 
 def _row(values: dict[str, Any], **more: Any) -> Row:
@@ -142,10 +167,10 @@ def _of_sweep(sweep: Path, runs: list[Row], skipped: Callable[[str], None]) -> I
     """Rows as ``summary.json`` says, then what only the index ``sweep.json`` knows; without either, the runs as they are."""
     by_hash = {run.settings_hash: run for run in runs}
     summary = _read(sweep / "summary.json", lambda text: _objects(json.loads(text)["rows"]), skipped) or []
-    index = _read(sweep / "sweep.json", lambda text: _objects(json.loads(text)), skipped) or []
+    index = _index(sweep, skipped)
     rows: dict[tuple[str | None, str, str], Row] = {}
     for said in summary:
-        known = by_hash.get(said.get("settings_hash", ""))
+        known = by_hash.get(str(said.get("settings_hash")))
         values = {**said, **(known.model_dump(exclude={"label", "chosen", "search"}) if known else {})}
         try:
             row = _row(values, phase="final", sweep=sweep.as_posix())
@@ -154,13 +179,13 @@ def _of_sweep(sweep: Path, runs: list[Row], skipped: Callable[[str], None]) -> I
             continue
         rows[row.label, row.dataset, row.settings_hash] = row
     for job in index:
-        key = (job.get("label"), str(job.get("task")), str(job.get("hash")))
-        if key not in rows and key[2] in by_hash:
-            run = by_hash[key[2]]
-            rows[key] = run.model_copy(update={"label": key[0], "phase": job.get("phase", run.phase), "sweep": sweep.as_posix()})
+        key = (job.label, job.task, job.hash)
+        if key not in rows and job.hash in by_hash:
+            run = by_hash[job.hash]
+            rows[key] = run.model_copy(update={"label": job.label, "phase": job.phase or run.phase, "sweep": sweep.as_posix()})
     claimed = {row.settings_hash for row in rows.values()}
     yield from rows.values()
-    yield from _failed(sweep, [job for job in index if str(job.get("hash")) not in claimed], list(rows.values()), skipped)
+    yield from _failed(sweep, [job for job in index if job.hash not in claimed], list(rows.values()), skipped)
     others = [run for run in runs if run.settings_hash not in claimed]
     if not rows:
         yield from others
@@ -168,20 +193,25 @@ def _of_sweep(sweep: Path, runs: list[Row], skipped: Callable[[str], None]) -> I
         skipped(f"{sweep}: {left_over} finished run(s) that belong to none of the sweep's entries, left over from other settings")
 
 
-def _failed(sweep: Path, jobs: list[dict[str, Any]], rows: list[Row], skipped: Callable[[str], None]) -> Iterator[Row]:
+def _failed(sweep: Path, jobs: list[Job], rows: list[Row], skipped: Callable[[str], None]) -> Iterator[Row]:
     """Jobs that the index calls failed; method and backbone are those of the label's other runs."""
     for job in jobs:
-        if job.get("status") != "failed":
+        if job.status != "failed":
             continue
-        like = next((row for row in rows if row.label == job.get("label")), None)
+        like = next((row for row in rows if row.label == job.label), None)
         if like is None:
-            skipped(f"{sweep}: {job.get('label')} on {job.get('task')}, seed {job.get('seed')}: failed ({job.get('error')})")
+            skipped(f"{sweep}: {job.label} on {job.task}, seed {job.seed}: failed ({shown(job.error)})")
             continue
         yield Row(
             **like.model_dump(include={"method", "backbone", "fingerprint", "reading", "label", "sweep"}),
-            dataset=str(job.get("task")), seed=job.get("seed") or 0, settings_hash=str(job.get("hash")), status="failed",
-            phase=job.get("phase", "final"),
+            dataset=job.task, seed=job.seed or 0, settings_hash=job.hash, status="failed", phase=job.phase or "final",
         )
+
+
+def _index(sweep: Path, skipped: Callable[[str], None]) -> list[Job]:
+    """Entries of ``sweep.json``."""
+    found: list[Job] | None = _read(sweep / "sweep.json", lambda text: [Job(**job) for job in _objects(json.loads(text))], skipped)
+    return found or []
 
 
 def _objects(values: Any) -> list[dict[str, Any]]:
@@ -196,7 +226,7 @@ def _read(path: Path, parse: Callable[[str], Any], skipped: Callable[[str], None
         return None
     try:
         return parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         skipped(f"{path}: damaged, left out ({_reason(error)})")
         return None
 
@@ -204,5 +234,5 @@ def _read(path: Path, parse: Callable[[str], Any], skipped: Callable[[str], None
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")[1:-1]
     return " ".join(f"{type(error).__name__}: {error}".split())[:120]

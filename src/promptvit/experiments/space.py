@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MOST = 100_000  # points of a grid
+
 Scalar = bool | int | float | str | None
 
 
@@ -91,6 +93,12 @@ class Search(BaseModel):
 
 
 def combinations(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
-    """Every combination of the values; of ranges, of their ends. The first axis varies slowest."""
+    """Every combination of the values; of ranges, of their ends. The first axis varies slowest.
+
+    Raises:
+        ValueError: more than :data:`MOST`.
+    """
     values = [[axis.low, axis.high] if isinstance(axis, Range) else axis for axis in axes.values()]
+    if (count := math.prod(map(len, values))) > MOST:
+        raise ValueError(f"grid: {', '.join(axes)} have {count:,} combinations; at most {MOST:,}, or search them with trials")
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*values)]

@@ -20,16 +20,17 @@ A task's own values win over the method's, those over ``settings``; quirks win o
 import logging
 import math
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from promptvit.config import checked
-from promptvit.errors import unknown
+from promptvit.errors import shown, unknown
 from promptvit.experiments import suites
 from promptvit.experiments.space import Axis, Search, combinations
+from promptvit.plain import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Spec(BaseModel):
 
     name: str
     backbone: str
-    tasks: str | list[str]
+    tasks: str | Annotated[list[str], Field(min_length=1)]
     methods: dict[str, Entry] = Field(min_length=1)
     settings: dict[str, Any] = Field(default_factory=dict)
     seeds: list[int] = Field(default=[0], min_length=1)
@@ -145,9 +146,16 @@ class Spec(BaseModel):
         given = {**self.settings, **entry.settings, **entry.tasks.get(task, {}), **chosen, **(self.quirks if faithful else {})}
         given = {"backbone": self.backbone, "method": entry.method or label, "data": task, **given}
         if self.reference_batch:
-            scale = float(given.get("batch_size", 32)) / self.reference_batch  # float: YAML reads 1e-3 as a word
-            given |= {rate: float(given[rate]) * scale for rate in RATES if given.get(rate) is not None}
+            scale = self._number(given, "batch_size", 32) / self.reference_batch
+            given |= {rate: self._number(given, rate) * scale for rate in RATES if given.get(rate) is not None}
         return given
+
+    def _number(self, given: dict[str, Any], key: str, default: float = 0.0) -> float:
+        value = given.get(key, default)
+        try:
+            return float(value)  # YAML reads 1e-3 as a word
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"spec {shown(self.name)}: {key}: expected a number, got {shown(value)}") from None
 
     def single_run(self, given: dict[str, Any], *, faithful: bool = False) -> dict[str, Any]:
         """Settings of one final run outside a sweep: on the final training data, with the first seed; what ``given`` says wins.
@@ -169,7 +177,7 @@ class Spec(BaseModel):
         settings = self.settings_of(label, task, faithful=faithful, **others)
         select = "last" if self.final == "train+val" else "best"
         settings = {"train_on": self.final, "select": select, "seed": self.seeds[0], **settings, **others}
-        searched = [f"{key} {settings.get(key, 'left out')}" for key in self.points(label, task)[0] if key not in others]
+        searched = [f"{key} {settings.get(key, 'left out')}" for key in self.axes(label, task) if key not in others]
         own = "" if task in tasks else ", which it has no values for: the common ones"
         fixed = f"; fixed here, searched by a sweep: {', '.join(searched)}" if searched else ""
         log.info("recipe %s: %s on %s%s; trained on %s%s", self.name, label, task, own, settings["train_on"], fixed)
@@ -206,17 +214,16 @@ def read_spec(name_or_path: str | Path) -> Spec:
         ValueError: neither exists, or a file that is no spec.
     """
     path = Path(name_or_path)
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-    else:
+    file: Path | Traversable = path
+    if not path.is_file():
         name = path.name.removesuffix(".yaml")
         if name not in list_recipes():
             raise ValueError(f"no file {path}, and {unknown('recipe', name, list_recipes())}")
-        text = resources.files(RECIPES).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        file = resources.files(RECIPES).joinpath(f"{name}.yaml")
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+        values = read_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping with name, backbone, tasks and methods, got {type(values).__name__}")
     try:

@@ -47,7 +47,7 @@ def _flat(row: Row) -> dict[str, Any]:
 
 
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as sink:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as sink:
         writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -1,6 +1,5 @@
 """Runs one job after another in one process, whichever executor it belongs to, and keeps what is slow to load."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ class Trainer:
             Exception: whatever :func:`promptvit.train` raises, but for divergence, which is a result.
         """
         folder = Path(settings["out"])
-        if folder.is_dir() and not (folder / "config.yaml").is_file():
-            shutil.rmtree(folder)  # killed before there was anything to go on from
         result = finished(folder)
         if result is None:
             try:

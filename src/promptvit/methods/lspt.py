@@ -177,7 +177,7 @@ class MLPs(nn.Module):
 
     def __init__(self, width: int, blocks: int, hidden: int | None, generator: torch.Generator) -> None:
         super().__init__()
-        hidden = hidden or max(1, round(4 * width / blocks))
+        hidden = hidden or max(1, round(4 * width / max(1, blocks)))
         self.blocks = nn.ModuleList(
             nn.Sequential(_matrix(width, hidden, None, generator, bias=True), nn.GELU(), _matrix(hidden, width, None, generator, bias=True))
             for _ in range(blocks)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from timm.models.vision_transformer import VisionTransformer
 
 from promptvit import files
@@ -30,5 +30,5 @@ def export_folder(encoder: VisionTransformer, settings: PretrainSettings, folder
     }
     files.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     with files.atomic(folder / "model.safetensors") as temporary:
-        save_file({key: value.to(dtype).cpu().contiguous() for key, value in encoder.state_dict().items()}, temporary)
+        temporary.write_bytes(to_bytes({key: value.to(dtype).cpu().contiguous() for key, value in encoder.state_dict().items()}))
     return folder

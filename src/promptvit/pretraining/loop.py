@@ -1,13 +1,14 @@
 """Pre-train a small ViT on the drawn stream: deterministic by seed, resumable, on one process or several."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from promptvit import files, processes
+from promptvit import files, locks, processes, states
 from promptvit.pretraining.export import export_folder
 from promptvit.pretraining.mae import MAE
 from promptvit.pretraining.mocov3 import MoCoV3
@@ -34,22 +35,17 @@ def pretrain(settings: PretrainSettings, out: Path, *, resume: bool = False, che
 
     Raises:
         FileExistsError: ``out`` holds a run and ``resume`` is false.
-        ValueError: ``out`` holds a run with other settings, or the processes cannot share a batch evenly.
+        ValueError: ``out`` holds a run with other settings or a damaged checkpoint, another process writes to it, or the processes
+            cannot share a batch evenly.
         FloatingPointError: the loss is no longer a number.
     """
     if (out / "checkpoint.pt").exists() and not resume:
         raise FileExistsError(f"out: {out} already holds a pre-training run; pass --resume to go on with it, or choose another folder")
     run = Run(settings)
-    run.restore(out)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not run.accelerator.is_main_process) as progress:
-        bar = progress.add_task(settings.objective, total=settings.steps, completed=len(run.losses))
-        while len(run.losses) < settings.steps:
-            loss = run.step()
-            progress.update(bar, advance=1, description=f"{settings.objective} loss {loss:.3f}")
-            if len(run.losses) % checkpoint_every == 0 or len(run.losses) == settings.steps:
-                run.save(out)
-    return run.finish(out)
+    with locks.owned(out, "run") if run.accelerator.is_main_process else nullcontext():
+        run.restore(out)
+        run.fit(out, checkpoint_every)
+        return run.finish(out)
 
 
 class Run:
@@ -70,6 +66,18 @@ class Run:
         self.model, self.optimizer = self.accelerator.prepare(self.objective, _optimizer(self.objective, settings))
         self.losses: list[float] = []
 
+    def fit(self, out: Path, checkpoint_every: int) -> None:
+        """The steps that are left."""
+        settings = self.settings
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, disable=not self.accelerator.is_main_process) as progress:
+            bar = progress.add_task(settings.objective, total=settings.steps, completed=len(self.losses))
+            while len(self.losses) < settings.steps:
+                loss = self.step()
+                progress.update(bar, advance=1, description=f"{settings.objective} loss {loss:.3f}")
+                if len(self.losses) % checkpoint_every == 0 or len(self.losses) == settings.steps:
+                    self.save(out)
+
     def step(self) -> float:
         """One step; all randomness is a function of (seed, step), so a resumed run sees what an uninterrupted one sees."""
         settings, done = self.settings, len(self.losses)
@@ -87,7 +95,7 @@ class Run:
         return self.losses[-1]
 
     def save(self, out: Path) -> None:
-        """Everything that :meth:`restore` needs, in one step."""
+        """Everything that :meth:`restore` needs, in one step, and last: what is resumed leaves no other file behind."""
         if not self.accelerator.is_main_process:
             return
         state = {
@@ -96,20 +104,20 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "losses": self.losses,
         }
-        with files.atomic(out / "checkpoint.pt") as temporary:
-            torch.save(state, temporary)
         files.write_json(out / "losses.json", [round(value, 5) for value in self.losses])
+        states.save(out / "checkpoint.pt", state)
 
     def restore(self, out: Path) -> None:
         """Go back to the last checkpoint, if there is one."""
-        if not (out / "checkpoint.pt").exists():
+        path = out / "checkpoint.pt"
+        if (state := states.load(path)) is None:
             return
-        state = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
-        if state["settings"] != self.settings.model_dump():
+        if "settings" in state and state["settings"] != self.settings.model_dump():
             raise ValueError(f"out: {out} holds a run with other settings: {state['settings']}")
-        self.objective.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.losses = state["losses"]
+        with states.fitting(path):
+            self.objective.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.losses = state["losses"]
 
     def finish(self, out: Path) -> Path:
         """Write the pictures and the weights."""

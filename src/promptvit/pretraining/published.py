@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from promptvit import files
+from promptvit import files, states
 
 
 def write_mae(state: Mapping[str, Tensor], path: Path) -> Path:
@@ -58,8 +57,7 @@ def write_in21k(encoder: VisionTransformer, head: nn.Linear, path: Path) -> Path
 
 
 def _save(content: dict[str, object], path: Path) -> Path:
-    with files.atomic(path) as temporary:
-        torch.save(_on_cpu(content), temporary)
+    states.save(path, {key: _on_cpu(value) for key, value in content.items()})
     return path
 
 

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map_only
 
 from promptvit import files
 from promptvit.backbones.base import PromptMemory
-from promptvit.errors import unknown
+from promptvit.errors import first_line, unknown
 from promptvit.model import PromptedModel
 from promptvit.segmentation import SegmentationModel
 
@@ -121,8 +121,7 @@ def traced(model: PromptedModel) -> ExportedProgram:
             # strict: Dynamo keeps ``len(tensor)`` symbolic, plain tracing would fix the batch
             program = torch.export.export(fixed, (_images(model, 2),), dynamic_shapes=({0: Dim("batch")},), strict=True)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"export: {model.method.name} on {model.backbone.name} cannot be traced ({reason})") from error
+            raise ValueError(f"export: {model.method.name} on {model.backbone.name} cannot be traced ({first_line(error)})") from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program

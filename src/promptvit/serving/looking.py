@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-import torch
 from PIL import Image
 from torch import Tensor
 
-from promptvit.analysis import Attention, Recorder, grid_at
+from promptvit.analysis import Recorder, grid_at, readout_map
 from promptvit.preprocessing import Preprocessing, to_tensor
 from promptvit.serving.bank import PromptBank
 
@@ -44,15 +43,5 @@ def look(bank: PromptBank, image: Tensor, task: str) -> Look:
     with Recorder(bank.backbone) as recorded:
         bank(image[None], [task])
     last = bank.backbone.depth - 1
-    rows, asked_by = _asked(recorded.attention[last])
-    return Look(rows.mean(dim=(0, 1)).cpu().unflatten(0, grid_at(bank.backbone, last)), asked_by)
-
-
-def _asked(last: Attention) -> tuple[Tensor, str]:
-    """Rows ``[heads, Q, N]`` of the tokens that asked, whose outputs are the readout; the last block computes no others."""
-    if last.probabilities.shape[-2] == last.prefix:
-        return last.over_image("prefix")[0, :, :1], "class token"
-    patches = last.over_image("patches")[0]
-    if not last.asked_by_prompts:
-        return patches, "patches"
-    return torch.cat([patches.expand(-1, patches.shape[-1], -1), last.over_image("prompts")[0]], dim=1), "patches and prompts"
+    weights, asked_by = readout_map(recorded.attention[last])
+    return Look(weights[0].cpu().unflatten(0, grid_at(bank.backbone, last)), asked_by)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptvit.backbones.base import Backbone, per_image
+from promptvit.errors import first_line
 from promptvit.heads.classification import LinearHead
 from promptvit.methods import Encoded, build_method
 from promptvit.methods.gapt import GaPT
@@ -18,7 +19,7 @@ from promptvit.model import PromptedModel
 from promptvit.testing import recipes, settings
 from promptvit.testing.names import Matching
 from promptvit.testing.settings import Setting
-from promptvit.testing.vector import Vector, first_line
+from promptvit.testing.vector import Vector
 
 Found = dict[str, Tensor]
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.families import wrap
+from promptvit.errors import first_line
 from promptvit.preprocessing import Preprocessing
-from promptvit.testing.vector import Vector, first_line
+from promptvit.testing.vector import Vector
 
 POOLS = {
     "cls": "cls", "original": "patches+prompts", "all_but_cls": "patches+prompts", "imgprompt_pool": "patches+prompts",

@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from promptvit.errors import first_line
+
 RESULTS = r"(state|out|grad|gradstat|single)/|gen\d+/prompt$"
 METADATA = (
     "case", "method", "backbone", "shape", "batch", "num_classes", "prompt", "trainable", "grad_none", "ln_eps",
@@ -168,8 +170,3 @@ def refuse_what_is_no_vector(path: Path) -> None:
         raise ValueError(f"{path}: an HTML page, not a vector; the download went wrong")
     if head[8:9] != b"{":  # eight bytes of header length, then JSON
         raise ValueError(f"{path}: not a safetensors file; it starts with {head[:16]!r}")
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -10,6 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from promptvit.errors import first_line
+
 
 class PeerLost(RuntimeError):
     """Another process of the run is gone."""
@@ -26,7 +28,7 @@ def summed(accelerator: Accelerator, values: Tensor) -> Tensor:
     try:
         return accelerator.reduce(values, "sum")
     except RuntimeError as error:
-        raise PeerLost(f"another process of this run is gone ({str(error).splitlines()[0][:120]})") from error
+        raise PeerLost(f"another process of this run is gone ({first_line(error)})") from error
 
 
 def average(accelerator: Accelerator, statistics: Iterable[Tensor]) -> None:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from promptvit import processes
+from promptvit import processes, states
 from promptvit.analysis import similarity
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.loading import load_backbone
@@ -61,7 +61,8 @@ def train(
         **settings: see :class:`TrainSettings`; other keys are options of the method.
 
     Raises:
-        ValueError: a bad setting or data set. FileExistsError, PermissionError: a run folder that cannot be used.
+        ValueError: a bad setting or data set, a damaged checkpoint, or a run folder that another process writes to.
+        FileExistsError, PermissionError: a run folder that cannot be used.
         Diverged: the loss became NaN or infinite; the best adapter until then is kept.
         PeerLost: another process of the run died; the last finished epoch is kept.
     """
@@ -81,16 +82,20 @@ def train(
         head_options=chosen.head_options, head_init=chosen.head_init, preprocessing=preprocessing, seed=chosen.seed, **chosen.options,
     )
     run = Run(chosen, model, dataset, accelerator)
-    folder = RunFolder(chosen, resume, writes=accelerator.is_main_process)
-    accelerator.wait_for_everyone()
-    log.setLevel(logging.NOTSET if accelerator.is_main_process else logging.WARNING)
-    for note in dataset.notes:
-        log.info(note)
-    own = preprocessing == backbone.preprocessing
-    log.info("preprocessing (%s): %s", "the weights' own" if own else "not the weights' own", preprocessing)
-    with torch.random.fork_rng():
+    folder = RunFolder(chosen, writes=accelerator.is_main_process)
+    with folder.opened(resume), torch.random.fork_rng():
+        accelerator.wait_for_everyone()
+        log.setLevel(logging.NOTSET if accelerator.is_main_process else logging.WARNING)
+        for note in dataset.notes:
+            log.info(note)
+        own = preprocessing == backbone.preprocessing
+        log.info("preprocessing (%s): %s", "the weights' own" if own else "not the weights' own", preprocessing)
         saved = folder.load_state()
-        run.restore(saved) if saved else run.start_from_data()
+        if saved is None:
+            run.start_from_data()
+        else:
+            with states.fitting(folder.state):
+                run.restore(saved)
         try:
             run.fit(folder, stop_after)
         except Diverged:

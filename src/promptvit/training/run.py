@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import yaml
 
-from promptvit import files
+from promptvit import files, locks, states
+from promptvit.plain import read_yaml
 from promptvit.training.settings import TrainSettings
 
 
@@ -41,38 +42,48 @@ class Epoch:
 
 
 class RunFolder:
-    """Files of one run. Of several processes one ``writes``; the others only read.
+    """Files of one run. Of several processes one ``writes``; the others only read."""
 
-    Raises:
-        FileExistsError: the folder holds something and ``resume`` is false.
-        ValueError: ``resume``, but the folder holds a run with other settings.
-    """
-
-    def __init__(self, settings: TrainSettings, resume: bool, writes: bool = True) -> None:
+    def __init__(self, settings: TrainSettings, writes: bool = True) -> None:
+        self.settings, self.writes = settings, writes
         self.path = Path(settings.out)
         self.adapter = self.path / "adapter"
         self.state = self.path / "checkpoint" / "state.pt"
-        self.writes = writes
-        if not writes:
+
+    @contextmanager
+    def opened(self, resume: bool) -> Iterator[None]:
+        """Begin the run, or go on with it; no other run writes to the folder meanwhile.
+
+        Raises:
+            FileExistsError: the folder holds something and ``resume`` is false.
+            ValueError: ``resume``, but the folder holds a run with other settings; or another process is at it.
+            PermissionError: the folder cannot be written.
+        """
+        if not self.writes:
+            yield
             return
+        self._check(resume)
+        with locks.owned(self.path, "run", inside="checkpoint"):
+            self._check(resume)  # again: it may have been begun meanwhile
+            try:
+                files.write_text(self.path / "config.yaml", yaml.safe_dump(self.settings.model_dump(mode="json"), sort_keys=False))
+            except OSError as error:
+                raise PermissionError(f"out: cannot write to {self.path} ({error.strerror}); choose another folder") from None
+            files.write_json(self.path / "environment.json", environment())
+            yield
+
+    def _check(self, resume: bool) -> None:
         if self.path.is_file():
             raise FileExistsError(f"out: {self.path} is a file; give a folder")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            self._check_own(settings, resume)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            files.write_text(self.path / "config.yaml", yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
-        except OSError as error:
-            raise PermissionError(f"out: cannot write to {self.path} ({error.strerror}); choose another folder") from None
-        files.write_json(self.path / "environment.json", environment())
-
-    def _check_own(self, settings: TrainSettings, resume: bool) -> None:
-        config = self.path / "config.yaml"
-        if not config.is_file():
+        if (self.path / "config.yaml").is_file():
+            self._check_own(resume)
+        elif any(path.is_file() and not path.name.startswith(".") for path in self.path.rglob("*")):  # hidden: killed before it began
             raise FileExistsError(f"out: {self.path} is not empty and holds no run; choose another folder")
+
+    def _check_own(self, resume: bool) -> None:
         if not resume:
             raise FileExistsError(f"out: {self.path} already holds a run; pass --resume to go on with it, or choose another folder")
-        before = TrainSettings(**yaml.safe_load(config.read_text(encoding="utf-8")))
+        before, settings = read_settings(self.path), self.settings
         if before.hash != settings.hash:
             old, new = before.model_dump(), settings.model_dump()
             changed = ", ".join(f"{key}: {old[key]!r} then, {new[key]!r} now" for key in old if old[key] != new[key])
@@ -86,18 +97,11 @@ class RunFolder:
         files.write_text(self.path / "metrics.jsonl", lines)
         if state["records"]:
             files.write_text(self.path / "record.jsonl", "".join(json.dumps(line) + "\n" for line in state["records"]))
-        with files.atomic(self.state) as temporary:
-            torch.save({**state, "history": [asdict(epoch) for epoch in history]}, temporary)
+        states.save(self.state, {**state, "history": [asdict(epoch) for epoch in history]})
 
     def load_state(self) -> dict[str, Any] | None:
-        """The last saved state, or None."""
-        if not self.state.is_file():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(f"resume: {self.state} is damaged ({type(error).__name__}); delete the folder and start again") from None
-        return state
+        """The last saved state, or None; see :func:`promptvit.states.load`."""
+        return states.load(self.state)
 
     @contextmanager
     def tensorboard(self) -> Iterator[Callable[[Epoch], None]]:
@@ -133,8 +137,8 @@ def read_settings(run: Path) -> TrainSettings:
         ValueError: it holds no readable ``config.yaml``.
     """
     try:
-        return TrainSettings(**yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        return TrainSettings(**read_yaml((run / "config.yaml").read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"run: {run} holds no readable config.yaml ({type(error).__name__}); give a run folder") from None
 
 

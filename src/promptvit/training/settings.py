@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from promptvit.config import checked
 from promptvit.data import Dataset, SegmentationDataset
 from promptvit.data.segmentation.registry import TASKS, is_segmentation
-from promptvit.errors import unknown
+from promptvit.errors import shown, unknown
 from promptvit.heads.classification import HeadInit
 from promptvit.heads.segmentation import PLANS
 from promptvit.methods import method_class, method_config
@@ -78,7 +78,7 @@ class TrainSettings(BaseModel):
     normalization: Normalization = "weights"
     resize: Resize | None = None
     interpolation: Interpolation | None = None
-    crop_pct: float | None = Field(None, gt=0, le=1)
+    crop_pct: float | None = Field(None, ge=0.01, le=1)
     options: dict[str, Any] = Field(default_factory=dict)
     data_root: str | None = None
     shots: int | None = Field(None, ge=1)
@@ -164,12 +164,17 @@ def resolve(**given: Any) -> TrainSettings:
     for key, listing in (("backbone", "backbones"), ("method", "methods"), ("data", "datasets")):
         if not given.get(key):
             raise ValueError(f"{key}: missing; `promptvit list {listing}` shows what there is")
+        if key != "backbone" and not isinstance(given[key], str):
+            raise ValueError(f"{key}: expected a name, got {shown(given[key])}")
+    if not isinstance(given.get("options") or {}, dict):
+        raise ValueError(f"options: expected a mapping of names to values, got {shown(given['options'])}")
     method = method_class(given["method"])
     task = given.get("task") or TASKS[is_segmentation(given["data"])]
     if task not in TASKS:
         raise ValueError(unknown("task", task, TASKS))
     values = {key: value for key, value in given.items() if key in TrainSettings.model_fields and value is not None}
-    options = {**values.pop("options", {}), **{key: value for key, value in given.items() if key not in TrainSettings.model_fields}}
+    own = {key: value for key, value in given.items() if key not in TrainSettings.model_fields}
+    options = {**(values.pop("options", None) or {}), **own}
     valid = [*TrainSettings.model_fields, *method.Config.model_fields]
     for key in options:
         if key not in method.Config.model_fields:

@@ -25,6 +25,7 @@ from promptvit.backbones.checkpoints.state import (
     depth,
     fold_class_position,
 )
+from promptvit.errors import shown
 
 _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
@@ -161,8 +162,8 @@ class _Processor(BaseModel):
 def read_huggingface(config: Mapping[str, Any], source: Mapping[str, Any], path: Path) -> Checkpoint:
     """A folder of ``transformers``; ``path`` is the file of weights beside ``config.json``."""
     model_type = config["model_type"]
-    if model_type not in LAYOUTS:
-        raise CheckpointError(f"{path.parent}: unknown model_type {model_type!r} in config.json; understood are {', '.join(LAYOUTS)}")
+    if not isinstance(model_type, str) or model_type not in LAYOUTS:
+        raise CheckpointError(f"{path.parent}: unknown model_type {shown(model_type)} in config.json; understood are {', '.join(LAYOUTS)}")
     layout = LAYOUTS[model_type]
     schema = _DinoV2Config if model_type.startswith("dinov2") else _ViTConfig
     settings = _validated(schema, config, path.parent / "config.json")

@@ -17,9 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from promptvit.backbones.checkpoints.state import CheckpointError
+from promptvit.errors import first_line
 
 # Training scripts (MAE, DINO) store their arguments beside the weights.
 ALLOWED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
+SQUEEZED = 20  # times its size that an archive may unpack to; those of NumPy and PyTorch are not compressed at all
 
 
 def kind(path: Path) -> Literal["npz", "torch", "safetensors"]:
@@ -53,9 +55,11 @@ def kind(path: Path) -> Literal["npz", "torch", "safetensors"]:
 def _zip_kind(path: Path) -> Literal["npz", "torch"]:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            names, unpacked = archive.namelist(), sum(member.file_size for member in archive.infolist())
     except Exception:  # zipfile raises many kinds, NotImplementedError among them
         raise CheckpointError(f"{path}: a truncated or damaged archive") from None
+    if unpacked > SQUEEZED * path.stat().st_size:
+        raise CheckpointError(f"{path}: would unpack to {unpacked:,} bytes, more than {SQUEEZED} times its size; weights do not")
     if any(name.endswith(".npy") for name in names):
         return "npz"
     if any(name.endswith("data.pkl") for name in names):
@@ -67,9 +71,13 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a NumPy archive; pickled objects are refused."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+            found = {key: archive[key] for key in archive.files}
     except Exception as error:  # a damaged archive fails in zipfile, zlib or NumPy's header parser
-        raise CheckpointError(f"{path}: cannot be read as npz: {_first_line(error)}") from None
+        raise CheckpointError(f"{path}: cannot be read as npz: {first_line(error)}") from None
+    for key, array in found.items():
+        if not isinstance(array, np.ndarray):  # NumPy hands out the bytes of what is no array
+            raise CheckpointError(f"{path}: {key} is no array")
+    return found
 
 
 def load_tensors(path: Path) -> Any:
@@ -85,7 +93,7 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {_first_line(error)}") from None
+        raise CheckpointError(f"{path}: cannot be read as JSON: {first_line(error)}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: holds a {type(value).__name__}, not a JSON object")
     return value
@@ -95,7 +103,7 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: truncated or damaged safetensors file: {_first_line(error)}") from None
+        raise CheckpointError(f"{path}: truncated or damaged safetensors file: {first_line(error)}") from None
 
 
 def _load_torch(path: Path) -> Any:
@@ -108,7 +116,7 @@ def _load_torch(path: Path) -> Any:
             raise CheckpointError(_way_out(path, refused)) from None
         raise CheckpointError(f"{path}: truncated, damaged or not a PyTorch checkpoint") from None
     except Exception as error:  # a damaged pickle can fail in any way
-        raise CheckpointError(f"{path}: truncated or damaged PyTorch file: {_first_line(error)}") from None
+        raise CheckpointError(f"{path}: truncated or damaged PyTorch file: {first_line(error)}") from None
 
 
 def _way_out(path: Path, refused: str) -> str:
@@ -141,7 +149,3 @@ def _globals(path: Path) -> Iterator[str]:
                     strings.append(argument)
     except Exception:  # not a pickle, or cut short: what was found so far is the answer
         return
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

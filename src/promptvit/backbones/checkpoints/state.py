@@ -37,6 +37,7 @@ class Checkpoint:
     dropped: tuple[str, ...] = ()
 
 
+LARGEST_VIEW = 2**28  # bytes: a file of a few numbers may call them a tensor of any shape
 PARAM = r"(?:weight|bias)"
 # A plain ViT in timm's names, which MAE, MoCo v3, DINO and DINOv2 share.
 VIT = (
@@ -142,6 +143,8 @@ def _checked(key: str, value: Any, path: Path) -> Tensor:
         raise CheckpointError(f"{path}: {key} is a {type(value).__name__}, not a tensor")
     if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64) or value.layout != torch.strided or value.is_meta:
         raise CheckpointError(f"{path}: {key} is not a dense tensor of floating-point numbers ({value.dtype}, {value.layout})")
+    if value.nbytes > value.untyped_storage().nbytes() + LARGEST_VIEW:
+        raise CheckpointError(f"{path}: {key} claims the shape {list(value.shape)}, for which the file holds too few numbers")
     if not value.isfinite().all():
         raise CheckpointError(f"{path}: {key} holds NaN or infinite values")
     return value.detach()

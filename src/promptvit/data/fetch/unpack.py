@@ -35,14 +35,16 @@ def unpack(archive: Path, into: Path) -> None:
     try:
         _extract(archive, hidden)
         _merge(hidden, into)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise BadArchive(f"{archive.name}: {' '.join(str(error).split())}") from None
+    except BadArchive:
+        raise
     except OSError as error:
-        if error.errno is None:  # how gzip reports damage
-            raise BadArchive(f"{archive.name}: {error}") from None
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ValueError(f"{into}: the disk is full while unpacking {archive.name}; make room and run the command again") from None
+        if error.filename is None:  # how gzip and wrong offsets report damage
+            raise BadArchive(f"{archive.name}: {error}") from None
         raise
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:  # also odd names and kinds
+        raise BadArchive(f"{archive.name}: {' '.join(str(error).split()) or type(error).__name__}") from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from promptvit.data.findings import Findings
+from promptvit.data.listed.matlab import read_matlab
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,12 @@ def text_lines(file: Path, findings: Findings) -> Iterator[tuple[str, str]]:
 
 def matrix(file: Path, findings: Findings, *names: str) -> list[list[Any]]:
     """Variables of a MATLAB file, each as a flat list (of numbers, strings, or dicts for structures); empty lists if it has a fault."""
-    from scipy.io import loadmat  # slow to import; scikit-learn brings it
-
     if not file.is_file():
         findings.error("missing-list", file.name, "no such file")
         return [[] for _ in names]
     try:
-        read = loadmat(file, simplify_cells=True)
-        return [_flat(read[name]) for name in names]
+        read = read_matlab(file.read_bytes(), names)
+        return [read[name] for name in names]
     except Exception as error:  # the decoder raises nearly anything on damaged bytes
         fault = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         findings.error("unparsable-list", file.name, f"not the MATLAB file that was expected ({fault})")
@@ -103,11 +102,6 @@ def class_id(value: object, where: str, findings: Findings, of: str | None = Non
         return int(value)
     findings.error("bad-label", where, f"class id {str(value)[:80]!r}{f' of {of}' if of else ''} is not a whole number")
     return None
-
-
-def _flat(value: Any) -> list[Any]:
-    """MATLAB has no scalars; scipy makes some of arrays of one element."""
-    return list(np.ravel(value)) if isinstance(value, np.ndarray) else value if isinstance(value, list) else [value]
 
 
 def _text(file: Path, findings: Findings) -> str | None:

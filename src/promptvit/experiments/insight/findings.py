@@ -145,7 +145,7 @@ def looking(model: PromptedModel, examples: Tensor, share: np.ndarray | None) ->
         for i, attention in sorted(analysis.attend(model, batch, whole=True).items()):
             for who in (asking, "prompts") if attention.prompts else (asking,):
                 maps.setdefault(who, [[] for _ in range(depth)])[i].append(_on_grid(model, i, analysis.head_maps(attention, who)))
-    windows = hasattr(model.backbone.blocks()[0], "window")
+    windows = model.backbone.blocks()[0].window is not None
     grid = model.backbone.grid
     rolled = None if windows else [analysis.rollout(model, batch).unflatten(-1, grid) for batch in examples.split(AT_A_TIME)]
     return Looks(
@@ -192,7 +192,7 @@ def _record(run: Path) -> list[dict[str, Any]]:
     try:
         lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         assert all({"epoch", "nmi", "cka"} <= line.keys() for line in lines)
-    except (ValueError, AttributeError, AssertionError):
+    except (ValueError, AttributeError, AssertionError, RecursionError):
         raise ValueError(f"analyze: {path} is damaged; delete it, the rest of the run can be analysed without") from None
     return lines
 
