@@ -3,6 +3,7 @@
 import itertools
 import json
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +87,17 @@ def test_scores_survive_their_file_and_judge_alike(tmp_path):
         read_scores(tmp_path / "bad.json")
     with pytest.raises(ValueError, match="neither a sweep's folder"):
         read_scores(tmp_path / "nothing")
+
+
+def test_the_published_tables_are_those_of_the_published_scores():
+    docs = Path(__file__).parents[2] / "docs"
+    kept = read_scores(docs / "claims" / "scores.json")
+    assert len(kept.rows) == 240 and not kept.missing
+    page = (docs / "claims.md").read_text()
+    lines = [line for line in markdown(kept, judge(kept)).splitlines() if line.startswith("|")]
+    assert len(lines) == 14 + 15
+    for line in lines:
+        assert line in page
 
 
 def test_no_pair_is_said_and_not_judged():

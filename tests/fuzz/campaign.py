@@ -90,7 +90,7 @@ def main() -> int:
                 flush=True,
             )
             for line in watch.crashes[:20]:
-                print(f"{name}: {line}".encode("unicode_escape").decode(), file=sys.stderr, flush=True)
+                print(f"{name}: {line}".encode("unicode_escape").decode(), flush=True)
     print(f"\n{cases:,} cases, {len(crashes)} crashes")
     return 1 if crashes else 0
 

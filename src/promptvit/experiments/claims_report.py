@@ -6,6 +6,7 @@ from pathlib import Path
 
 from promptvit import files
 from promptvit.experiments.claims import LEAST, Finding, Scores, to_json
+from promptvit.experiments.spec import Claim
 
 _COLOURS = {"holds": "#0072B2", "does not hold": "#D55E00", "undecided": "#777777"}
 
@@ -80,12 +81,16 @@ def plot(findings: Sequence[Finding], path: Path) -> Path:
         axes.plot(means, [place + 0.25] * len(means), "|", color="black", markersize=6, alpha=0.6)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.axvline(100 * LEAST, color="black", linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(findings)), [f"{finding.claim.better} > {finding.claim.than}" for finding in findings])
+    axes.set_yticks(range(len(findings)), [_short(finding.claim) for finding in findings])
     axes.invert_yaxis()
-    axes.set_xlabel("difference in accuracy, points (dot and line: mean and 95 % interval; ticks: single data sets)")
+    axes.set_xlabel("difference in accuracy, points\n(dot and line: mean and 95 % interval; ticks: single data sets)")
     for verdict, colour in _COLOURS.items():
         axes.plot([], [], color=colour, marker="o", label=verdict)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     with files.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
     return path
+
+
+def _short(claim: Claim) -> str:
+    return f"{claim.better} > {claim.than}" + (f"\n({', '.join(claim.tasks)})" if claim.tasks else "")
