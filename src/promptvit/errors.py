@@ -23,6 +23,11 @@ def shown(value: object, most: int = 200) -> str:
         text = repr(value)
     except RecursionError:
         text = f"a deeply nested {type(value).__name__}"
+    return cut(text, most)
+
+
+def cut(text: str, most: int = 200) -> str:
+    """``text``, or its first ``most`` characters and three dots."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 

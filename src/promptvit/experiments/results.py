@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from promptvit.errors import shown
+from promptvit.errors import cut
 from promptvit.plain import read_yaml
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ def _failed(sweep: Path, jobs: list[Job], rows: list[Row], skipped: Callable[[st
             continue
         like = next((row for row in rows if row.label == job.label), None)
         if like is None:
-            skipped(f"{sweep}: {job.label} on {job.task}, seed {job.seed}: failed ({shown(job.error)})")
+            skipped(f"{sweep}: {job.label} on {job.task}, seed {job.seed}: failed ({cut(str(job.error))})")
             continue
         yield Row(
             **like.model_dump(include={"method", "backbone", "fingerprint", "reading", "label", "sweep"}),
@@ -234,5 +234,5 @@ def _read(path: Path, parse: Callable[[str], Any], skipped: Callable[[str], None
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")[1:-1]
+        return cut(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     return " ".join(f"{type(error).__name__}: {error}".split())[:120]
