@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from promptvit.pretraining.loop import pretrain
 from promptvit.pretraining.mae import MAESettings
@@ -18,6 +21,15 @@ def tiny_backbone(folder: Path) -> str:
     """Path of a real, if hardly trained, MAE backbone of 32 px, width 32, two blocks."""
     settings = MAESettings(width=32, depth=2, heads=2, patch_size=8, decoder_width=16, decoder_depth=1, steps=2, batch_size=4)
     return str(pretrain(settings, folder))
+
+
+def noise_images(folder: Path, levels: Mapping[str, int]) -> None:
+    """Images of 32 px in ``folder``, by their places in it: noise below that level."""
+    generator = np.random.default_rng(0)
+    for place, high in levels.items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, high, (32, 32, 3), dtype=np.uint8)).save(path)
 
 
 def scripted_scores(accuracy: float) -> Scores:

@@ -13,6 +13,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Normalization = Literal["weights", "imagenet", "half", "none"]
 Resize = Literal["short", "direct"]
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+CropShare = Annotated[float, Field(ge=0.01, le=1)]
 
 MOST = 2**28  # pixels of a scaled image: 800 MB
 
@@ -46,7 +47,7 @@ class Preprocessing(BaseModel):
 
     size: tuple[PositiveInt, PositiveInt] = (224, 224)
     resize: Resize = "short"
-    crop_pct: float = Field(0.875, ge=0.01, le=1)
+    crop_pct: CropShare = 0.875
     interpolation: Interpolation = "bicubic"
     mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.485, 0.456, 0.406)
     std: tuple[Scale, Scale, Scale] = (0.229, 0.224, 0.225)

@@ -4,9 +4,8 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from helpers import tiny_backbone
+from helpers import noise_images, tiny_backbone
 from PIL import Image
 
 from promptvit import train
@@ -23,12 +22,8 @@ CLASSES = ("<script>alert(1)<", "$x^{$ & \"co\"")
 def runs(tmp_path_factory):
     """Two seeds of gapt, one with a record, and one run each of sa2vp and linear, on two badly named classes."""
     folder = tmp_path_factory.mktemp("runs")
-    generator = np.random.default_rng(0)
-    for label, name in enumerate(CLASSES):
-        for i in range(20):
-            path = folder / "data" / name / f"{i}<b>.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 128 + 127 * label, (32, 32, 3), dtype=np.uint8)).save(path)
+    levels = {f"{name}/{i}<b>.png": 128 + 127 * label for label, name in enumerate(CLASSES) for i in range(20)}
+    noise_images(folder / "data", levels)
     backbone = tiny_backbone(folder / "backbone")
     found = []
     for method, seed, more in (("gapt", 0, {"record": True}), ("gapt", 1, {}), ("sa2vp", 0, {}), ("linear", 0, {})):

@@ -1,9 +1,8 @@
 """Classes, files, methods and tasks named as markup: no page lets them act, and none reaches for anything outside itself."""
 
-import numpy as np
 import pytest
 from experiments.made_up import run
-from helpers import tiny_backbone
+from helpers import noise_images, tiny_backbone
 from PIL import Image
 from serving.chromium import PROGRAM, browser
 from serving.running import picture, running, small_backbone, small_model
@@ -66,12 +65,8 @@ def test_the_report(page, tmp_path):
 def trained(tmp_path_factory):
     """A run on classes and files that are named as markup."""
     folder = tmp_path_factory.mktemp("runs")
-    generator = np.random.default_rng(0)
-    for label, name in enumerate(MARKUP):
-        for i in range(10):
-            path = folder / "data" / name / f"{i}{MARKUP[(label + i) % 4]}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
+    places = [f"{name}/{i}{MARKUP[(label + i) % 4]}.png" for label, name in enumerate(MARKUP) for i in range(10)]
+    noise_images(folder / "data", dict.fromkeys(places, 255))
     odd = folder / "data" / MARKUP[0] / b"\xff\xfe.png".decode(errors="surrogateescape")
     Image.new("RGB", (32, 32)).save(odd)
     out = folder / MARKUP[1]

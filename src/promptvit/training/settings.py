@@ -14,7 +14,7 @@ from promptvit.errors import shown, unknown
 from promptvit.heads.classification import HeadInit
 from promptvit.heads.segmentation import PLANS
 from promptvit.methods import method_class, method_config
-from promptvit.preprocessing import Interpolation, Normalization, Resize
+from promptvit.preprocessing import CropShare, Interpolation, Normalization, Resize
 
 WHERE = ("out", "workers", "data_root", "memory", "record")  # where and how fast, not what: no part of the settings hash
 EPOCHS = 50
@@ -78,7 +78,7 @@ class TrainSettings(BaseModel):
     normalization: Normalization = "weights"
     resize: Resize | None = None
     interpolation: Interpolation | None = None
-    crop_pct: float | None = Field(None, ge=0.01, le=1)
+    crop_pct: CropShare | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     data_root: str | None = None
     shots: int | None = Field(None, ge=1)
