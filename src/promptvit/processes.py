@@ -1,6 +1,7 @@
 """Several processes on one job: how one joins them and how it leaves."""
 
 import atexit
+import time
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -10,8 +11,7 @@ from torch import distributed
 def join(precision: str, cpu: bool = False) -> Accelerator:
     """This process's place among those that ``torchrun`` or ``accelerate launch`` started, or alone.
 
-    May be called again, with another precision. The group is left when Python ends: gloo's threads would else abort
-    a process now and then, after all its work was done.
+    May be called again, with another precision. The group is left when Python ends.
 
     Args:
         precision: ``no``, ``bf16`` or ``fp16``.
@@ -31,5 +31,11 @@ def join(precision: str, cpu: bool = False) -> Accelerator:
 
 
 def _leave() -> None:
+    """Left too early, a process aborts after all its work was done.
+
+    gloo's threads need Python's lock to let go of the last collective's tensors, and an interpreter that is ending
+    kills the thread that asks for it. While this one sleeps, they have the lock.
+    """
+    time.sleep(0.2)
     if distributed.is_initialized():
         distributed.destroy_process_group()
