@@ -1,6 +1,6 @@
-"""Draw the curves of `promptvit sweep curves`: python benchmarks/curves.py runs/sweeps/curves [--out docs/figures/curves.png]
+"""Draw the curves of `promptvit sweep curves` and of sizes.yaml: python benchmarks/curves.py runs/sweeps/curves runs/sweeps/sizes
 
-Prints the numbers as a Markdown table and writes the picture. A label of that sweep is ``curve/method/place``.
+Prints the numbers as rows of a Markdown table and writes the picture. A label of those sweeps is ``curve/method/place``.
 """
 
 import argparse
@@ -11,41 +11,41 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from promptvit.experiments.claims import Scores, read_scores
+from promptvit.experiments.claims import Score, read_scores
 
 AXES = {
     "block": "block where prompts enter (0: the first)", "prompts": "prompts", "data": "training images per class",
-    "depth": "first blocks with prompts",
+    "depth": "first blocks with prompts", "width": "width of the backbone", "blocks": "blocks of the backbone",
 }
 COLOURS = {
     "vpt-shallow": "#E69F00", "vpt-deep": "#0072B2", "gapt": "#D55E00", "spt-deep": "#009E73", "linear": "#555555", "full": "#CC79A7",
 }
 
 
-def points(scores: Scores) -> dict[str, dict[str, dict[int, list[float]]]]:
+def points(rows: list[Score]) -> dict[str, dict[str, dict[int, list[float]]]]:
     """Test scores by curve, method and place."""
     found: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for row in scores.rows:
+    for row in rows:
         curve, method, place = row.label.split("/")
         found[curve][method][int(place)].append(100 * row.score)
     return found
 
 
-def learning(folder: Path, scores: Scores) -> dict[str, list[list[float]]]:
+def learning(sweeps: list[Path], rows: list[Score]) -> dict[str, list[list[float]]]:
     """Validation accuracy after every epoch, by method and run."""
     found: dict[str, list[list[float]]] = defaultdict(list)
-    for row in scores.rows:
+    for row in rows:
         curve, method, _ = row.label.split("/")
         if curve == "epochs":
-            lines = (folder / "runs" / row.settings_hash / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            found[method].append([100 * json.loads(line)["val_accuracy"] for line in lines])
+            (log,) = [path for sweep in sweeps if (path := sweep / "runs" / row.settings_hash / "metrics.jsonl").exists()]
+            found[method].append([100 * json.loads(line)["val_accuracy"] for line in log.read_text(encoding="utf-8").splitlines()])
     return found
 
 
 def draw(found: dict[str, dict[str, dict[int, list[float]]]], learned: dict[str, list[list[float]]], out: Path) -> None:
     """One panel per curve; bars are the standard deviation over seeds."""
-    figure = Figure(figsize=(13, 7), layout="constrained")
-    panels = list(figure.subplots(2, 3).flat)
+    figure = Figure(figsize=(15, 7), layout="constrained")
+    panels = list(figure.subplots(2, 4).flat)
     for axes, (curve, label) in zip(panels, AXES.items(), strict=False):
         for method, places in found[curve].items():
             xs = sorted(places)
@@ -59,20 +59,20 @@ def draw(found: dict[str, dict[str, dict[int, list[float]]]], learned: dict[str,
         axes.legend(frameon=False)
     for method, runs in learned.items():
         mean = [statistics.fmean(values) for values in zip(*runs, strict=True)]
-        panels[4].plot(range(1, len(mean) + 1), mean, label=method, color=COLOURS[method], marker="o", markersize=3)
-    panels[4].set(xlabel="epoch", ylabel="validation accuracy, %")
-    panels[4].legend(frameon=False)
-    panels[5].set_axis_off()
+        panels[-2].plot(range(1, len(mean) + 1), mean, label=method, color=COLOURS[method], marker="o", markersize=3)
+    panels[-2].set(xlabel="epoch", ylabel="validation accuracy, %")
+    panels[-2].legend(frameon=False)
+    panels[-1].set_axis_off()
     figure.savefig(out, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sweep", type=Path)
+    parser.add_argument("sweeps", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("docs/figures/curves.png"))
     given = parser.parse_args()
-    scores = read_scores(given.sweep)
-    found, learned = points(scores), learning(given.sweep, scores)
+    rows = [row for sweep in given.sweeps for row in read_scores(sweep).rows]
+    found, learned = points(rows), learning(given.sweeps, rows)
     for curve in AXES:
         for method, places in found[curve].items():
             shown = [f"{x}: {statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}" for x, values in sorted(places.items())]

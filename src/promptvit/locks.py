@@ -20,6 +20,10 @@ LOCK, OWNER = ".lock", ".owner.json"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+class Held(ValueError):
+    """Somebody else owns the folder."""
+
+
 @contextmanager
 def owned(folder: Path, what: str, *, inside: str = "") -> Iterator[None]:
     """Nobody else owns ``folder`` meanwhile; what killed owners left half-written in it and its folders is deleted first.
@@ -31,7 +35,7 @@ def owned(folder: Path, what: str, *, inside: str = "") -> Iterator[None]:
         inside: part of the folder where the lock lies.
 
     Raises:
-        ValueError: somebody else does; says who. PermissionError: the folder cannot be written.
+        Held: somebody else does; says who. PermissionError: the folder cannot be written.
     """
     place = folder / inside
     lock = FileLock(place / LOCK, timeout=0)
@@ -42,7 +46,7 @@ def owned(folder: Path, what: str, *, inside: str = "") -> Iterator[None]:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         files.write_json(place / OWNER, {"pid": os.getpid(), "host": platform.node(), "since": since})
     except Timeout:
-        raise ValueError(
+        raise Held(
             f"out: another {what} writes to {folder} ({_owner(place / OWNER)}); wait for it, stop it, or choose another folder"
         ) from None
     except OSError as error:

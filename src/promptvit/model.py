@@ -98,7 +98,9 @@ class PromptedModel(nn.Module):
         if isinstance(images, Image.Image):
             images = [images]
         if not isinstance(images, Tensor):
-            images = torch.stack([self.preprocess(image) for image in images])
+            images = torch.stack([self.preprocess(image) for image in images]) if images else torch.empty(0)
+        if not len(images):
+            return Predictions([], torch.empty(0, len(self.classes)))
         was_training = self.training
         self.eval()
         probabilities = self(images.to(next(self.head.parameters()).device)).float().softmax(dim=-1).cpu()

@@ -116,6 +116,25 @@ def test_attention_is_that_of_the_image_branch_and_prompts_get_their_share():
     first = analysis.attend(model_of("vpt-deep"), images)[0]
     torch.testing.assert_close(analysis.prompt_share(first, "prefix"), first.probabilities[:, 0, :, 0, -3:].sum(-1))
     torch.testing.assert_close(analysis.prompt_share(first, "patches"), first.probabilities[:, 0, :, 1:17, -3:].sum(-1).mean(-1))
+    windows = analysis.attend(model_of("vpt-deep", swin()), images)[0]
+    for attention, asking in ((first, "prompts"), (windows, "prefix")):
+        with pytest.raises(ValueError, match=f"asking: .* got '{asking}'"):
+            analysis.prompt_share(attention, asking)
+
+
+@pytest.mark.parametrize("look", [
+    lambda model, images: analysis.attend(model, images)[1].probabilities,
+    lambda model, images: analysis.decodable(model, images, noise=(0.0,))[0, 0, 1:],
+    lambda model, images: analysis.similarity(model, images).cka,
+    lambda model, images: analysis.sensitivity(model, images, torch.zeros(len(images), dtype=torch.long))[0],
+    analysis.probabilities,
+])
+def test_a_model_is_looked_at_without_dropout_and_stays_in_its_mode(look):
+    model, images = model_of("vpt-shallow", dropout=0.5), images_for(vit(), 8)
+    expected = look(model, images)
+    model.train()
+    torch.testing.assert_close(look(model, images), expected)
+    assert model.training and model.method.training
 
 
 def test_forgetting_sees_prompts_that_flow_and_none_that_are_fresh():

@@ -5,13 +5,17 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import noise_images, tiny_backbone
+from matplotlib.figure import Figure
 from PIL import Image
 
-from promptvit import train
+from promptvit import create_model, load_backbone, train
 from promptvit.cli.app import main
 from promptvit.experiments.insight import analyze
-from promptvit.experiments.insight.findings import labels_of
+from promptvit.experiments.insight.attention import blocks_and_heads
+from promptvit.experiments.insight.chapters import Album
+from promptvit.experiments.insight.findings import labels_of, looking
 from promptvit.training import resolve
 from promptvit.training.run import read_settings
 
@@ -83,11 +87,21 @@ def test_a_record_goes_on_where_it_was(runs, tmp_path):
     assert whole == parts and len(whole.splitlines()) == 3
 
 
+def test_runs_on_other_classes_are_refused(runs, tmp_path):
+    settings = read_settings(Path(runs[3]))
+    noise_images(tmp_path / "data", {f"{name}/{i}.png": 128 for name in "ab" for i in range(20)})
+    other = settings.model_dump() | {"data_root": str(tmp_path / "data"), "out": str(tmp_path / "other"), "epochs": 1}
+    train(**other)
+    with pytest.raises(ValueError, match="other classes"):
+        analyze([runs[3], other["out"]], tmp_path / "page", split="train", images=8, examples=1)
+
+
 def test_bad_input_is_one_line(runs, tmp_path, capsys):
     for arguments, message in (
         ([str(tmp_path)], "holds no readable config.yaml"),
         ([runs[0], "--split", "nope"], "unknown split 'nope'"),
         ([runs[0], "--images", "3"], "--images"),
+        ([runs[0], "--split", "val"], "8 are needed"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(["analyze", *arguments, "--out", str(tmp_path / "out")])
@@ -101,3 +115,26 @@ def test_labels_tell_runs_apart_by_what_differs():
     assert labels_of(several) == ["gapt", "gapt", "linear"]
     other = [*several, resolve(method="gapt", num_prompts=50, **given)]
     assert labels_of(other)[3] == "gapt (num_prompts=50)"
+
+
+def test_runs_on_two_backbones_whose_folders_end_alike_are_two_methods():
+    backbones = ("runs/mae/export", "runs/moco/export", "mae-tiny")
+    found = labels_of([resolve(method="gapt", data="digits", backbone=backbone) for backbone in backbones])
+    assert found == ["gapt (backbone=mae/export)", "gapt (backbone=moco/export)", "gapt (backbone=mae-tiny)"]
+
+
+def test_every_figure_has_a_file_of_its_own(tmp_path):
+    album = Album(tmp_path)
+    names = ("x=1", "x=1.3", "x=-1", "x=1", 300 * "long", 300 * "long")
+    paths = [album.add(Figure(figsize=(1, 1)), name, "", "")[0].path for name in names]
+    assert [path.name for path in paths[:4]] == ["x-1.png", "x-1-3.png", "x-1-2.png", "x-1-4.png"]
+    assert len(set(paths)) == len(names) and all(path.is_file() for path in paths)
+
+
+def test_maps_of_prompts_name_the_blocks_that_see_prompts(tmp_path):
+    model = create_model(load_backbone(tiny_backbone(tmp_path)), "vpt-deep", 2, num_prompts=3, last=1).eval()
+    looks = looking(model, torch.zeros(1, 3, *model.preprocessing.size), None)
+    last = model.backbone.depth - 1
+    assert list(looks.maps["prompts"]) == [last] and list(looks.maps[looks.asking]) == list(range(last + 1))
+    axes = blocks_and_heads(looks, "prompts").axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [str(last)]

@@ -107,9 +107,9 @@ def test_set_reads_values_as_a_person_means_them():
     }
 
 
-@pytest.mark.parametrize("pair", ["epochs", "=3", "windows=[2", "x=!!python/object/apply:os.getcwd []"])
+@pytest.mark.parametrize("pair", ["epochs", "=3", "windows=[2", "x=!!python/object/apply:os.getcwd []", "x=2024-13-45"])
 def test_set_refuses_what_it_cannot_read(pair):
-    with pytest.raises(ValueError, match="--set") as refused:
+    with pytest.raises(ValueError, match="^--set") as refused:
         parse_settings([pair])
     assert "\n" not in str(refused.value)
 

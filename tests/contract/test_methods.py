@@ -50,6 +50,7 @@ def test_shapes(model):
     predicted = model.predict(images())
     torch.testing.assert_close(predicted.probabilities.sum(-1), torch.ones(4))
     assert predicted.classes == [model.classes[i] for i in predicted.probabilities.argmax(-1)]
+    assert model.predict([]).classes == [] and model.predict([]).probabilities.shape == (0, CLASSES)
 
 
 def test_gradients_reach_exactly_the_trainable_parameters(model):

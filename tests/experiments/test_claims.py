@@ -112,6 +112,9 @@ def test_a_claim_about_no_row_is_refused(tmp_path):
     path.write_text("{name: n, backbone: mae-tiny, tasks: [digits], methods: {linear: {}}, claims: {c: {better: linea, than: linear}}}")
     with pytest.raises(ValueError, match=r"claims, c: unknown method of this file 'linea'.*linear"):
         read_spec(path)
+    path.write_text(path.read_text().replace("better: linea,", "better: linear, tasks: [digit],"))
+    with pytest.raises(ValueError, match=r"claims, c: unknown data set of this file 'digit'.*digits"):
+        read_spec(path)
 
 
 def test_the_reduced_table(tmp_path, capsys):

@@ -208,6 +208,10 @@ def test_training_with_a_faithful_recipe_has_its_quirks(train, tmp_path):
     assert (result["train_on"], result["select"], result["val_accuracy"]) == ("train+val", "last", None)
 
 
+def test_any_setting_of_a_run_can_be_given_beside_a_recipe():
+    assert read_spec("gapt-fgvc-mae").single_run({"data": "fgvc/cub", "task": "classification"})["task"] == "classification"
+
+
 def test_selecting_on_test_is_stamped(train):
     result, _, _ = train("spt-shallow-fgvc-sup", "--faithful", "--num-prompts", "2")
     assert result["select"] == "best-on-test"
@@ -239,6 +243,7 @@ def test_what_is_missing_or_unknown_is_one_line(capsys, tmp_path):
         ({"methods": {}}, ["methods"]),
         ({"final": "test"}, ["final", "train+val"]),
         ({"reference_batch": 0}, ["reference_batch", "0"]),
+        ({"seeds": [0, 1, 0]}, ["seeds", "[0, 1, 0]"]),
     ],
 )
 def test_a_spec_with_a_slip_is_refused(change, words, tmp_path):

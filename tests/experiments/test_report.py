@@ -17,6 +17,7 @@ from promptvit.experiments.published import kind_of, published, quotes
 from promptvit.experiments.report import RENDERERS, make_report, markdown, write_report
 from promptvit.experiments.report.build import build
 from promptvit.experiments.results import Row, read_results
+from promptvit.training.settings import WHERE
 
 SUP, NASTY = "vit_base_patch16_224.augreg_in21k", "<script>alert(1)</script>|*_$%&#~^\\{}"
 VTAB = [task for tasks in suites.groups("vtab").values() for task in tasks]
@@ -121,6 +122,13 @@ def test_runs_of_other_settings_are_kept_apart(tmp_path):
     assert found == [(few, "fgvc/cub", 2), (many, "digits", 2), (few, "digits", 2)]
     run(tmp_path, "digits", 0.1, fingerprint="e" * 64)
     assert {section.backbone for section in make_report([tmp_path]).sections} == {"b (ffffffff)", "b (eeeeeeee)"}
+
+
+def test_where_and_how_fast_runs_were_made_does_not_keep_them_apart(tmp_path):
+    for seed, value in enumerate(("here", "there")):
+        run(tmp_path, "digits", 0.5, seed=seed, settings=dict.fromkeys(WHERE, value))
+    (entry,) = make_report([tmp_path]).sections[0].entries
+    assert (entry.label, entry.cells["digits"].measure.n) == ("vpt-deep", 2)
 
 
 def test_two_sweeps_with_one_label(tmp_path):
@@ -315,6 +323,8 @@ def test_same_runs_same_bytes_and_nothing_from_the_network(tmp_path):
     for one, two in zip(*paths, strict=True):
         assert one.read_bytes() == two.read_bytes() and str(tmp_path) not in one.read_text()
     page = paths[0][3].read_text()
+    with pytest.raises(ValueError, match="unknown format 'pdf'"):
+        write_report(make_report([tmp_path / "runs"]), tmp_path, ["pdf"])
     assert "http" not in page.replace("http-equiv", "") and "url(" not in page and page.count("<figure>") == 3
 
 

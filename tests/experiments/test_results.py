@@ -89,6 +89,13 @@ def test_the_printed_table_has_a_line_per_run(folder, capsys, monkeypatch):
     assert sum("vtab/" in line for line in out.splitlines()) == 3 and "12.3%" in out and "miou" not in out
 
 
+def test_names_are_text_in_the_printed_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    run(tmp_path, "[/set]", 0.5, method="[bold]x")
+    out = printed(capsys, tmp_path).out
+    assert "[/set]" in out and "[bold]x" in out
+
+
 def test_mistakes_are_one_line(folder, tmp_path):
     assert one_line_error(command("results", tmp_path / "none")).startswith("results: no folder")
     assert one_line_error(command("results", tmp_path)).startswith("results: no finished run in")

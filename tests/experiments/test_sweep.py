@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,12 +18,15 @@ from compared import epochs_in, numbers, read, tables, wait_for, wait_outcome
 from helpers import command, one_line_error, tiny_backbone
 from rich.console import Console
 
+from promptvit import locks
 from promptvit.cli import main
+from promptvit.experiments import worker
 from promptvit.experiments.executor import Job, LocalExecutor, Outcome
 from promptvit.experiments.plan import cells
 from promptvit.experiments.spec import Spec
 from promptvit.experiments.store import SweepFolder
-from promptvit.experiments.sweep import run_sweep
+from promptvit.experiments.sweep import Sweep, run_sweep
+from promptvit.experiments.watch import Watch
 from promptvit.experiments.worker import Trainer
 
 
@@ -206,6 +210,29 @@ def test_a_worker_that_is_killed_is_an_outcome_and_its_run_goes_on(spec, tmp_pat
         second = place.workers[0].process.pid
         assert second != pid
     assert not psutil.pid_exists(second)
+
+
+def test_a_run_waits_for_its_earlier_worker_to_let_go_but_not_for_ever(spec, tmp_path, monkeypatch):
+    (cell,) = cells(spec, tmp_path / "runs", None, only=["linear"])
+    run, earlier = cell.finals(0)[0], ExitStack()
+    earlier.enter_context(locks.owned(tmp_path / "runs" / run.hash, "run", inside="checkpoint"))
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: earlier.close()))
+    with monkeypatch.context() as hasty, pytest.raises(locks.Held, match="another run writes to"):
+        hasty.setattr(worker, "PATIENCE", -1)
+        Trainer()(run.arguments)
+    assert Trainer()(run.arguments)["status"] == "ok"
+
+
+def test_losses_before_a_rung_are_no_tries_after_it(spec, tmp_path):
+    (cell,) = cells(spec, tmp_path / "runs", None, only=["linear"])
+    run, watch = cell.finals(0)[0], Watch("tiny", Console(quiet=True))
+    job, done = Job(run.hash, run.arguments), Sweep([cell], SweepFolder(tmp_path), retries=1)
+    stopped, failed, given_up = {"status": "stopped"}, Outcome(job, None, "wrong"), []
+    for outcome in (Outcome(job, None, "gone", lost=True), Outcome(job, stopped), failed, failed):
+        done.tries[run.hash] += 1
+        done.take(outcome, watch)
+        given_up.append(done.given_up(run.hash))
+    assert given_up == [False, False, False, True]
 
 
 def test_local_processes_do_what_this_one_does(spec, swept, tmp_path):

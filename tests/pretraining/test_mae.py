@@ -56,5 +56,10 @@ def test_settings_that_cannot_work_are_refused():
         MAESettings(decoder_width=18)
     with pytest.raises(ValueError, match="patch_size"):
         MAESettings(patch_size=5)
+    for ratio in (0.001, 0.999):
+        with pytest.raises(ValueError, match=f"mask_ratio must hide at least one of the 64 patches and leave one, got {ratio}"):
+            MAESettings(mask_ratio=ratio)
+    with pytest.raises(ValueError, match="seed"):
+        MAESettings(seed=10**13)
     with pytest.raises(ValueError, match="temperature"):
         MAESettings(temperature=0.1)

@@ -1,6 +1,7 @@
 """The bank: a mixed batch equals separate runs, what it refuses, what it keeps, and threads."""
 
 import json
+import re
 import shutil
 import sys
 import threading
@@ -216,6 +217,10 @@ def test_names_and_numbers_are_checked(backbone, models):
     bank = filled(backbone, models)
     with pytest.raises(ValueError, match="'gapt 5' is there already"):
         bank.add("gapt 5", models["gapt 5"])
+    for name in ("vtab/dtd", "/", "", ".", ".."):
+        with pytest.raises(ValueError, match=f"^task: {re.escape(repr(name))} cannot be part of an address"):
+            bank.add(name, models["gapt 5"])
+    assert bank.tasks == list(models)
     for wrong in (lambda: bank(images_for(backbone, 1), "gapt 6"), lambda: bank.remove("gapt 6"), lambda: bank.classes("gapt 6")):
         with pytest.raises(ValueError, match=r"unknown task 'gapt 6'; did you mean gapt 5.* the bank has \d+"):
             wrong()

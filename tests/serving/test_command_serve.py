@@ -43,6 +43,7 @@ def test_a_name_that_is_no_part_of_an_address_is_refused(given):
     [
         (["full"], "full"), (["vpt-deep", "gapt", "vpt-deep"], "vpt-deep"), (["vpt-deep", "--max-batch", "0"], "max_batch"),
         (["vpt-deep", "--max-images", "999"], "max_queue"), (["nowhere"], "nowhere"),
+        (["vpt-deep", "--timeout", "inf"], "timeout"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_line(runs, backbone, capsys, arguments, words):

@@ -157,8 +157,10 @@ def test_a_file_that_disagrees_is_not_put_in_place(tmp_path, monkeypatch):
     for wrong in (*far, lambda logits: logits[:, :1]):
         bent = right._replace(read=lambda place, wrong=wrong: lambda batch: wrong(right.read(place)(batch)))
         monkeypatch.setitem(FORMATS, "pt2", bent)
+        model = created("linear").train()
         with pytest.raises(ValueError, match=r"model.pt2 was not written; its logits differ .* use format onnx"):
-            export(created("linear"), path, "pt2")
+            export(model, path, "pt2")
+        assert model.training
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 

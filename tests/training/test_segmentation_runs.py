@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -328,6 +329,14 @@ def test_what_cannot_be_is_refused(finished, ade, tmp_path, capsys):
     assert "would replace the image" in own and not (tmp_path / "out").exists()
     assert "other classes" in error(capsys, "evaluate", finished.run_dir, "--data", "proc/seg")
     assert "unknown segmentation data set 'digits'" in error(capsys, "evaluate", finished.run_dir, "--data", "digits")
+
+
+def test_no_overlay_replaces_an_image(tmp_path):
+    images = {tmp_path / name: Path(name) for name in ("a.jpg", "a-overlay.jpg")}
+    with pytest.raises(ValueError, match=r"out: the overlay of .*a.jpg would replace the image .*a-overlay.jpg; choose another folder"):
+        segmentations.targets_of(images, tmp_path)
+    elsewhere = segmentations.targets_of(images, tmp_path / "out")
+    assert list(elsewhere.values()) == [tmp_path / "out" / "a.png", tmp_path / "out" / "a-overlay.png"]
 
 
 def test_a_classifier_knows_no_masks(backbone, tmp_path, capsys):

@@ -1,12 +1,25 @@
-"""Blocks that behave otherwise for a while: how the recorder looks inside, and how ablations switch a block's prompts off."""
+"""Models that behave otherwise for a while: without dropout, or with blocks that are recorded or see no prompts."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from torch import nn
+
 from promptvit.backbones.base import Backbone, Block
 
 _ONE_AT_A_TIME = threading.RLock()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, ``model`` is in evaluation mode; afterwards in the mode that it had."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor
 
+from promptvit.analysis.altered import evaluating
 from promptvit.analysis.recorder import Asking, Attention, Recorder
 from promptvit.backbones.base import Backbone
 from promptvit.model import PromptedModel
 
 
 def attend(model: PromptedModel, images: Tensor, *, whole: bool = False) -> dict[int, Attention]:
-    """The attention of every block on normalised ``images [B, 3, H, W]``, of the image branch where there are two.
+    """The attention of every block on normalised ``images [B, 3, H, W]`` in evaluation mode, of the image branch where there are two.
 
     Args:
         whole: every token asks, also where the model would not compute it; what the others attend to stays the same.
@@ -17,7 +18,7 @@ def attend(model: PromptedModel, images: Tensor, *, whole: bool = False) -> dict
     Raises:
         ValueError: a block is a black box.
     """
-    with Recorder(model.backbone) as seen:
+    with evaluating(model), Recorder(model.backbone) as seen:
         model.method(model.backbone, images, observe=(lambda *_: None) if whole else None)
     return {i: attention.of_first(len(images)) for i, attention in seen.attention.items()}
 
@@ -58,14 +59,16 @@ def readout_map(last: Attention) -> tuple[Tensor, str]:
 
 
 def prompt_share(attention: Attention, asking: Asking) -> Tensor:
-    """Share of some tokens' attention that goes to prompts, in each head: ``[B, heads]``.
+    """Share of the class token's (``prefix``) or of all patches' attention that goes to prompts, in each head: ``[B, heads]``.
 
     Raises:
-        ValueError: those tokens asked nothing.
+        ValueError: there is no class token, the patches asked nothing, or ``prompts`` are asked about.
     """
-    if asking == "prefix":
-        return attention.probabilities[:, 0, :, 0, attention.tokens :].sum(dim=-1)
-    return attention.on_prompts().sum(dim=-1).mean(dim=-1)
+    if asking == "patches":
+        return attention.on_prompts().sum(dim=-1).mean(dim=-1)
+    if asking != "prefix" or not attention.prefix:
+        raise ValueError(f"asking: expected 'patches', or 'prefix' where there is a class token, got {asking!r}")
+    return attention.probabilities[:, 0, :, 0, attention.tokens :].sum(dim=-1)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from promptvit.analysis.altered import evaluating
 from promptvit.model import PromptedModel
 
 BINS = 15
@@ -30,11 +31,8 @@ class Calibration:
 @torch.no_grad()
 def probabilities(model: PromptedModel, images: Tensor, *, batch_size: int = 16) -> Tensor:
     """``[B, C]`` of normalised ``images [B, 3, H, W]``, in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    found = torch.cat([model(batch).float().softmax(dim=-1).cpu() for batch in images.split(batch_size)])
-    model.train(was_training)
-    return found
+    with evaluating(model):
+        return torch.cat([model(batch).float().softmax(dim=-1).cpu() for batch in images.split(batch_size)])
 
 
 def confusion(probabilities: Tensor, labels: Tensor) -> np.ndarray:

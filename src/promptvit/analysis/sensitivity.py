@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptvit.analysis.altered import altered
+from promptvit.analysis.altered import altered, evaluating
 from promptvit.backbones.base import Backbone, per_image
 from promptvit.model import PromptedModel
 
@@ -37,12 +37,12 @@ class Loss:
 def sensitivity(model: PromptedModel, images: Tensor, labels: Tensor, *, batch_size: int = 8) -> tuple[Tensor, list[Loss]]:
     """Logits ``[B, C]`` of the whole model for normalised ``images [B, 3, H, W]``, and what it loses without each part.
 
-    ``labels [B]`` are the right classes. Blocks before the first that a part changes are computed once per batch.
+    ``labels [B]`` are the right classes. Blocks before the first that a part changes are computed once per batch. Everything comes back
+    on the CPU.
     """
-    was_training = model.training
-    model.eval()
-    parts = [_without_each(model, batch) for batch in images.split(batch_size)]
-    model.train(was_training)
+    with evaluating(model):
+        parts = [_without_each(model, batch) for batch in images.split(batch_size)]
+    labels = labels.cpu()
     logits = {part: torch.cat([found[part] for found in parts]) for part in parts[0]}
     whole = logits.pop("")
     hits = _hits(whole, labels)

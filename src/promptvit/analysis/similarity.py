@@ -37,8 +37,6 @@ def similarity(
     Args:
         watch: is given the attention of all blocks, every token asking, batch by batch, where it can be recorded: one pass serves both.
     """
-    was_training = model.training
-    model.eval()
     blocks = model.backbone.blocks()
     found: list[Tensor] = []
     for batch in images.split(batch_size):
@@ -57,7 +55,6 @@ def similarity(
             if i in attention and attention[i].asked_by_prompts:
                 numbers[0, i] = nmi(attention[i].over_image("prompts").mean(dim=1)).mean()
         found.append(numbers * len(batch))
-    model.train(was_training)
     means = torch.stack(found).sum(dim=0) / len(images)
     return Similarity(*means)
 

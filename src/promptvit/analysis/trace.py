@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from promptvit.analysis.altered import evaluating
 from promptvit.backbones.base import per_image
 from promptvit.model import PromptedModel
 
@@ -20,7 +21,9 @@ class Step:
 
 @torch.no_grad()
 def trace(model: PromptedModel, images: Tensor, keep: int | None = None) -> list[Step]:
-    """Every block's inputs and output prompts on normalised ``images [B, 3, H, W]``; SA2VP's prompt branch counts as prompts.
+    """Every block's inputs and output prompts on normalised ``images [B, 3, H, W]``, in evaluation mode.
+
+    SA2VP's prompt branch counts as prompts.
 
     Args:
         keep: at most so many prompts, evenly chosen.
@@ -37,5 +40,6 @@ def trace(model: PromptedModel, images: Tensor, keep: int | None = None) -> list
     def observe(_i: int, x: Tensor, prompts: Tensor | None, _y: Tensor, out: Tensor | None) -> None:
         steps.append(Step(x[:, model.backbone.num_prefix_tokens :], chosen(prompts), chosen(out)))
 
-    model.method(model.backbone, images, observe=observe)
+    with evaluating(model):
+        model.method(model.backbone, images, observe=observe)
     return steps

@@ -60,7 +60,7 @@ def show(
     from promptvit.experiments.contact import masked_sheet, sheet
 
     if is_segmentation(name, task):
-        print(masked_sheet(load_segmentation(name, root=data_root), out, split=split, rows=examples, tile=tile))
+        print(masked_sheet(load_segmentation(name, root=data_root), out, split=split, examples=examples, tile=tile))
         return
     print(sheet(load_dataset(name, root=data_root), out, split=split, examples=examples, tile=tile, classes=classes))
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.table import Table
 
 SHOWN = ("label", "method", "dataset", "seed", "phase", "split", "status", "accuracy", "miou", "val_accuracy", "epochs", "num_trainable")
@@ -114,5 +115,5 @@ def _overview(rows: list[dict[str, Any]]) -> Table:
     shown = Table(*names)
     for row in rows:
         values = [row[name] for name in names]
-        shown.add_row(*("-" if value is None else f"{value:.1%}" if isinstance(value, float) else str(value) for value in values))
+        shown.add_row(*("-" if value is None else f"{value:.1%}" if isinstance(value, float) else escape(str(value)) for value in values))
     return shown

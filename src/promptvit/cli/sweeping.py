@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from promptvit.cli.training import measure
@@ -124,7 +125,7 @@ def preview(planned: "Sweep", jobs: int, console: Console) -> None:
         lengths = sorted({run.settings.epochs or f"{run.settings.iterations} steps" for run in runs})
         length = "-".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
         cells = (cell.label, cell.task, cell.size, len(cell.spec.seeds), length)
-        table.add_row(*map(str, cells), f"{done}/{len(runs)}", duration(seconds))
+        table.add_row(*(escape(str(value)) for value in cells), f"{done}/{len(runs)}", duration(seconds))
     console.print(table)
     ways = {
         "measured on finished runs": [label for label in rates if label in found],
@@ -145,5 +146,5 @@ def results_table(done: "Sweep") -> Table:
         own = [row for row in rows if (row["label"], row["dataset"]) == (cell.label, cell.task) and score(row) is not None]
         chosen = ", ".join(f"{key} {value}" for key, value in own[0]["chosen"].items()) if own else ""
         mean = f"{sum(filter(None, map(score, own))) / len(own):.1%}" if own else "none"
-        table.add_row(cell.label, cell.task, chosen or "-", mean, f"{len(own)}/{len(cell.spec.seeds)}")
+        table.add_row(escape(cell.label), escape(cell.task), escape(chosen) or "-", mean, f"{len(own)}/{len(cell.spec.seeds)}")
     return table

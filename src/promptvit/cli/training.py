@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Column, Table
+
+from promptvit.errors import shown
+from promptvit.plain import read_yaml
 
 Option = typer.Option
 
@@ -91,9 +93,9 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ValueError(f"--set: expected key=value, got {pair!r}")
         try:
-            read = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"--set {key}: {value!r} is not a value that YAML reads") from None
+            read = read_yaml(value)
+        except ValueError as error:
+            raise ValueError(f"--set {key}: {shown(value)}: {error}") from None
         is_word = isinstance(read, bool) and value.strip().lower() not in ("true", "false")
         values[key.strip().replace("-", "_")] = value.strip() if is_word else read
     return values

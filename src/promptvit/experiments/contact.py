@@ -54,20 +54,23 @@ def sheet(
 
 
 def masked_sheet(
-    dataset: SegmentationDataset, path: Path, *, split: str = "train", rows: int = 3, tile: int = 64, columns: int = 8
+    dataset: SegmentationDataset, path: Path, *, split: str = "train", examples: int = 3, tile: int = 64, columns: int = 8
 ) -> Path:
     """Draw the first images of a split, each above its mask in the classes' colours, and write them as a PNG.
+
+    Args:
+        examples: rows of images; ``columns`` in each.
 
     Raises:
         ValueError: an unknown split, or a number below 1.
     """
     if split not in dataset.splits:
         raise ValueError(unknown("split", split, dataset.splits))
-    for name, value in (("examples", rows), ("tile", tile)):
+    for name, value in (("examples", examples), ("tile", tile)):
         if value < 1:
             raise ValueError(f"{name}: must be 1 or more, got {value}")
     shown = dataset.splits[split]
-    pairs = (shown.pair(index) for index in range(min(rows * columns, len(shown))))
+    pairs = (shown.pair(index) for index in range(min(examples * columns, len(shown))))
     stacks = ((image, pictures.painted(mask, dataset.palette)) for image, mask in pairs)
     return pictures.sheet(stacks, path, classes=dataset.classes, palette=dataset.palette, tile=tile, columns=columns)
 

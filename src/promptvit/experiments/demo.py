@@ -1,6 +1,5 @@
 """The demo: four methods on few-shot handwritten digits, one table, an adapter each and two pictures."""
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from promptvit import files
 from promptvit.backbones.loading import load_backbone
 from promptvit.data import load_dataset
 from promptvit.experiments import pictures
+from promptvit.experiments.store import history
 from promptvit.training import train
 
 
@@ -34,12 +34,8 @@ def run_demo(out: Path, console: Console) -> dict[str, Any]:
     test = load_dataset(common["data"], data_seed=common["seed"], shots=common["shots"]).splits["test"]
     drawn = [
         pictures.predictions(best.model, test, out / "predictions.png", title=f"{best.result['method']}: held-out {common['data']}"),
-        pictures.curves({name: _history(run.run_dir) for name, run in results.items()}, out / "curves.png"),
+        pictures.curves({name: history(run.run_dir) for name, run in results.items()}, out / "curves.png"),
     ]
     summary = {"rows": [run.result for run in results.values()], "pictures": [str(path) for path in drawn]}
     files.write_json(out / "summary.json", summary)
     return summary
-
-
-def _history(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -71,9 +71,14 @@ class LocalExecutor:
     Args:
         jobs: how many at a time. They share the cores; with GPUs they take turns over them.
         logs: folder for ``<hash>.log`` of jobs that failed.
+
+    Raises:
+        ValueError: fewer than one job at a time.
     """
 
     def __init__(self, jobs: int, logs: Path) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs: must be 1 or more, got {jobs}")
         self.jobs, self.logs = jobs, logs
         self.workers: dict[int, _Worker] = {}
 

@@ -37,7 +37,7 @@ def segment_files(
         Per image ``{"image", "mask", "overlay", "top": [{"class", "share"}]}``, or ``{"image", "error"}``.
 
     Raises:
-        ValueError: two images would get one mask, or a mask would replace an image.
+        ValueError: two images would get one mask, or a mask or overlay would replace an image.
     """
     palette = palette_of(model)
     for path, target in targets_of(images, out).items():
@@ -47,7 +47,7 @@ def segment_files(
             yield {"image": str(path), "error": error.reason}
             continue
         mask = model.predict(image, inference)[0].numpy().astype(np.uint8)
-        overlay = target.with_name(f"{target.stem}-overlay.jpg")
+        overlay = _overlay_of(target)
         with files.atomic(target) as temporary:
             indexed(mask, palette).save(temporary, format="png", optimize=True)
         with files.atomic(overlay) as temporary:
@@ -74,7 +74,7 @@ def targets_of(images: Mapping[Path, Path], out: Path) -> dict[Path, Path]:
     """Where the mask of each image goes.
 
     Raises:
-        ValueError: two images share a place, or it is an image's own.
+        ValueError: two images share a place, or it, or that of the overlay beside it, is an image's own.
     """
     taken: dict[Path, Path] = {}
     for path, place in images.items():
@@ -84,6 +84,12 @@ def targets_of(images: Mapping[Path, Path], out: Path) -> dict[Path, Path]:
         taken[target] = path
     own = {path.resolve() for path in images}
     for target, path in taken.items():
-        if target.resolve() in own:
-            raise ValueError(f"out: the mask of {path} would replace the image {target}; choose another folder")
+        for what, written in (("mask", target), ("overlay", _overlay_of(target))):
+            if written.resolve() in own:
+                raise ValueError(f"out: the {what} of {path} would replace the image {written}; choose another folder")
     return {path: target for target, path in taken.items()}
+
+
+def _overlay_of(mask: Path) -> Path:
+    """Where the overlay beside a mask goes."""
+    return mask.with_name(f"{mask.stem}-overlay.jpg")

@@ -119,23 +119,32 @@ class Spec(BaseModel):
     claims: dict[str, Claim] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _claims_name_rows(self) -> "Spec":
+    def _has_each_seed_once(self) -> "Spec":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each may be given once, one run would count as several; got {shown(self.seeds)}")
+        return self
+
+    @model_validator(mode="after")
+    def _claims_name_what_there_is(self) -> "Spec":
         for name, claim in self.claims.items():
             for label in (claim.better, claim.than):
                 if label not in self.methods:
                     raise ValueError(f"claims, {name}: {unknown('method of this file', label, self.methods)}")
+            for task in claim.tasks or []:
+                if task not in self.task_names():
+                    raise ValueError(f"claims, {name}: {unknown('data set of this file', task, self.task_names())}")
         return self
 
     def task_names(self) -> list[str]:
         """The data sets, suites expanded."""
         return suites.expand(self.tasks)
 
-    def settings_of(self, label: str, task: str, *, faithful: bool = False, **chosen: Any) -> dict[str, Any]:
+    def settings_of(self, label: str, task: str, /, *, faithful: bool = False, **chosen: Any) -> dict[str, Any]:
         """Settings of one run of ``label`` on ``task``, for :func:`promptvit.train`; rates are as the optimiser gets them.
 
         Args:
             faithful: with the authors' quirks.
-            **chosen: a point of the grid, or other settings that win over the task's.
+            **chosen: a point of the grid, or other settings (also the one called ``task``) that win over the data set's.
 
         Raises:
             ValueError: a label that the spec does not have.

@@ -113,6 +113,7 @@ class Sweep:
         if outcome.result is not None:
             if outcome.result["status"] == "stopped":  # not a result; it may be asked to go on
                 self.tried_before[name] = self.tried_before.get(name, 0) + self.tries.pop(name)
+                self.losses.pop(name, None)
             else:
                 self.results[name] = outcome.result
             self.errors.pop(name, None)

@@ -77,7 +77,8 @@ def evaluate_run(
     if dataset.classes != model.classes:
         odd = sorted(set(dataset.classes) ^ set(model.classes))[:5]
         counts = f"{len(dataset.classes)} and {len(model.classes)}"
-        raise ValueError(f"data: {data} has other classes than the adapter ({counts}; not in both: {odd})")
+        told = f"{counts}; not in both: {odd}" if odd else "the same in another order"
+        raise ValueError(f"data: {data} has other classes than the adapter ({told})")
     found = {"run": str(run), "dataset": dataset.name, "split": split}
     if isinstance(dataset, SegmentationDataset):
         assert isinstance(model, SegmentationModel)

@@ -1,5 +1,6 @@
 """Runs one job after another in one process, whichever executor it belongs to, and keeps what is slow to load."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.loading import load_backbone
 from promptvit.experiments.store import finished
+from promptvit.locks import Held
 from promptvit.training import Diverged, train
+
+PATIENCE = 120  # seconds for a worker that was taken for lost, but lives, to let go of its run
 
 
 class Trainer:
@@ -24,9 +28,21 @@ class Trainer:
     def __call__(self, settings: dict[str, Any]) -> dict[str, Any]:
         """The result of the run with these complete settings: trained, gone on with, or read where it is finished already.
 
+        Waits up to :data:`PATIENCE` seconds where another process still writes to its folder.
+
         Raises:
             Exception: whatever :func:`promptvit.train` raises, but for divergence, which is a result.
         """
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._result(settings)
+            except Held:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1)
+
+    def _result(self, settings: dict[str, Any]) -> dict[str, Any]:
         folder = Path(settings["out"])
         result = finished(folder)
         if result is None:

@@ -28,17 +28,19 @@ def pretrain(settings: PretrainSettings, out: Path, *, resume: bool = False, che
         out: run folder; ``checkpoint.pt``, ``losses.json``, ``loss.png``, the weights in the layout of the original release, and
             ``export/`` appear in it.
         resume: go on from ``checkpoint.pt`` if it is there.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints, 1 or more.
 
     Returns:
         The exported folder: ``config.json`` (timm's layout) and ``model.safetensors`` (half precision).
 
     Raises:
         FileExistsError: ``out`` holds a run and ``resume`` is false.
-        ValueError: ``out`` holds a run with other settings or a damaged checkpoint, another process writes to it, or the processes
-            cannot share a batch evenly.
+        ValueError: ``out`` holds a run with other settings or a damaged checkpoint, another process writes to it, the processes
+            cannot share a batch evenly, or ``checkpoint_every`` is out of range.
         FloatingPointError: the loss is no longer a number.
     """
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every: must be 1 or more, got {checkpoint_every}")
     if (out / "checkpoint.pt").exists() and not resume:
         raise FileExistsError(f"out: {out} already holds a pre-training run; pass --resume to go on with it, or choose another folder")
     run = Run(settings)
@@ -141,10 +143,10 @@ def _optimizer(objective: Objective, settings: PretrainSettings) -> torch.optim.
 
 
 def _schedule(step: int, settings: PretrainSettings) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+    """Factor in (0, 1] of the peak: linear warm-up, then half a cosine to zero."""
     warm = settings.warmup * settings.steps
     if step < warm:
-        return (step + 1) / warm
+        return min(1.0, (step + 1) / warm)  # the warm-up may end in the middle of a step
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / (settings.steps - warm)))
 
 

@@ -34,6 +34,17 @@ class MAESettings(PretrainSettings):
             raise ValueError(f"decoder_width must be a multiple of 4 and of its {heads} heads, got {self.decoder_width}")
         return self
 
+    @model_validator(mode="after")
+    def _mask_fits(self) -> "MAESettings":
+        patches = (self.image_size // self.patch_size) ** 2
+        if not 0 < self.visible(patches) < patches:
+            raise ValueError(f"mask_ratio must hide at least one of the {patches} patches and leave one, got {self.mask_ratio}")
+        return self
+
+    def visible(self, patches: int) -> int:
+        """How many of so many patches the encoder sees."""
+        return round(patches * (1 - self.mask_ratio))
+
 
 class MAE(Objective):
     """Encoder, decoder and the loss of section 3 (mean squared error on the masked patches, normalised per patch)."""
@@ -65,7 +76,7 @@ class MAE(Objective):
 
     def forward(self, images: Tensor, order: Tensor) -> Tensor:
         """Mean squared error on the masked patches."""
-        visible = round(order.shape[1] * (1 - self.settings.mask_ratio))
+        visible = self.settings.visible(order.shape[1])
         kept, hidden = order[:, :visible, None], order[:, visible:, None]
         y = self.decode(self.encode(images, kept), kept, order.shape[1])
         target = self.patches(images)

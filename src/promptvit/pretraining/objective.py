@@ -30,7 +30,7 @@ class PretrainSettings(BaseModel):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.05, ge=0)
     beta2: float = Field(0.95, gt=0, lt=1, description="of AdamW; the first is 0.9")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=10**12, description="a step's own seed is a million times as large and has 64 bits")
 
     @model_validator(mode="after")
     def _encoder_fits(self) -> "PretrainSettings":

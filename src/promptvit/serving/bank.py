@@ -16,7 +16,7 @@ from torch import Tensor
 
 from promptvit.backbones.base import Backbone
 from promptvit.backbones.loading import load_backbone
-from promptvit.errors import nearest
+from promptvit.errors import nearest, shown
 from promptvit.model import PromptedModel
 from promptvit.preprocessing import Preprocessing
 from promptvit.serving.mixing import joined_heads, own_values
@@ -81,13 +81,17 @@ class PromptBank:
         """Serve ``adapter`` as ``task``.
 
         Args:
+            task: any name but ``.`` and ``..``, without ``/``: it is one part of the service's addresses.
             adapter: an adapter folder, run folder or hub repository, of which the config is checked now and the weights are read when
                 the task is first used; or a model, of which a frozen copy is kept.
 
         Raises:
-            ValueError: the name is taken; no intact adapter; a method that tunes the backbone itself (``full``, ``bias``,
-                ``partial-K``, ``lora``); a segmentation head; another backbone or another preprocessing (both values are named).
+            ValueError: the name is taken or cannot be part of an address; no intact adapter; a method that tunes the backbone itself
+                (``full``, ``bias``, ``partial-K``, ``lora``); a segmentation head; another backbone or another preprocessing (both values
+                are named).
         """
+        if task in ("", ".", "..") or "/" in task:
+            raise ValueError(f"task: {shown(task)} cannot be part of an address; give a name without '/', such as birds or vtab-dtd")
         if task in self.tasks:  # before any work; the check that counts is below
             raise ValueError(_taken(task))
         if isinstance(adapter, PromptedModel):

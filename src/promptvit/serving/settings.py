@@ -28,7 +28,7 @@ class ServiceSettings(BaseModel):
     max_images: int = Field(default=32, ge=1)
     max_body: int = Field(default=20 * 2**20, ge=1)
     max_pixels: int = Field(default=40_000_000, ge=1, le=MAX_PIXELS)
-    timeout: float = Field(default=30.0, gt=0)
+    timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _whole_requests_fit(self) -> "ServiceSettings":

@@ -106,7 +106,8 @@ def train_heads(
         ValueError: no heads, no epochs, or labels that do not fit the features.
     """
     if not heads or epochs < 1 or len(labels) != len(features):
-        raise ValueError(f"train_heads: {len(heads)} heads, {epochs} epochs, {len(features)} features and {len(labels)} labels")
+        given = f"{len(heads)} heads, {epochs} epochs, {len(features)} features and {len(labels)} labels"
+        raise ValueError(f"train_heads: {given}; give a head and an epoch or more, and a label for each feature")
     size = max(1, CACHED // (num_classes * (features.shape[1] + 1)))
     ones = features.new_ones(len(features), 1)
     extended = torch.cat([features, ones], dim=1)  # the last row of the weights is then the bias

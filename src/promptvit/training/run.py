@@ -15,7 +15,7 @@ import yaml
 
 from promptvit import files, locks, states
 from promptvit.plain import read_yaml
-from promptvit.training.settings import TrainSettings
+from promptvit.training.settings import WHERE, TrainSettings
 
 
 @dataclass
@@ -86,7 +86,7 @@ class RunFolder:
         before, settings = read_settings(self.path), self.settings
         if before.hash != settings.hash:
             old, new = before.model_dump(), settings.model_dump()
-            changed = ", ".join(f"{key}: {old[key]!r} then, {new[key]!r} now" for key in old if old[key] != new[key])
+            changed = ", ".join(f"{key}: {old[key]!r} then, {new[key]!r} now" for key in old if old[key] != new[key] and key not in WHERE)
             raise ValueError(f"resume: {self.path} was started with other settings ({changed}); use those, or another folder")
 
     def save_state(self, state: dict[str, Any], history: list[Epoch]) -> None:

@@ -127,11 +127,11 @@ def glyphs(rolls: Rolls, labels: Tensor, size: int) -> Tensor:
 
 def _alphabet() -> Tensor:
     """Four strokes for each glyph: ``[40, 4, 2, 2]``, ends on a 3 x 3 lattice. A variant's last stroke is its own."""
-    lattice = torch.tensor([(x, y) for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)], dtype=torch.float64)
+    lattice = torch.tensor([(x, y) for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)], dtype=torch.float64, device="cpu")
     pairs = [(a, b) for a in range(9) for b in range(a) if (lattice[a] - lattice[b]).abs().amax() < 1.5]  # neighbours
     shuffled = [sorted(pairs, key=lambda pair: hashlib.sha256(f"{letter}{pair}".encode()).digest()) for letter in range(10)]
     strokes = [[*letter[:3], letter[3 + variant]] for letter in shuffled for variant in range(4)]
-    return lattice[torch.tensor(strokes)]
+    return lattice[torch.tensor(strokes, device="cpu")]
 
 
 ALPHABET = _alphabet()
@@ -180,7 +180,7 @@ ROOFS = torch.tensor([  # (x, height) from the rear bumper over the roof to the 
     [(-0.78, 0.36), (-0.74, 0.42), (-0.66, 0.68), (-0.6, 0.7), (0.1, 0.7), (0.14, 0.68), (0.36, 0.4), (0.78, 0.34)],
     [(-0.78, 0.4), (-0.12, 0.42), (-0.1, 0.7), (-0.06, 0.72), (0.18, 0.72), (0.22, 0.7), (0.4, 0.42), (0.78, 0.36)],
     [(-0.78, 0.4), (-0.76, 0.42), (-0.74, 0.84), (-0.7, 0.86), (0.36, 0.86), (0.42, 0.84), (0.62, 0.44), (0.78, 0.36)],
-], dtype=torch.float64)
+], dtype=torch.float64, device="cpu")
 
 
 def _facing(rolls: Rolls) -> Tensor:

@@ -80,7 +80,7 @@ def per_class(labels: Tensor, functions: Sequence[Callable[..., Tensor]], *argum
 
 
 def sensed(rolls: Rolls, images: Tensor, noise: float = 0.02, invert: bool = True) -> Tensor:
-    """The finished images: half of them as negatives, so that brightness tells nothing, and pixel noise of up to ``noise``."""
+    """The finished images: with ``invert`` half of them are negatives, so that brightness tells nothing; noise of at most ``noise``."""
     if invert:
         images = torch.where(rolls.chance(0.5, 1, 1, 1), 1 - images, images)
     grain = rolls.uniform(0, noise, 1, 1, 1) * rolls.noise(1, *images.shape[-2:])

@@ -52,7 +52,7 @@ def sounds(rolls: Rolls, labels: Tensor, size: int) -> Tensor:
     return false_colour(rolls, torch.maximum(loud, hum) + hiss)
 
 
-# How far a point (time in [0, 1] during the sound, height over the middle pitch) is from the sound; bend is half its range of pitch.
+# How far a point (time in [0, 1] during the sound, height from the middle pitch downwards) is from the sound; bend: half its pitch range.
 COURSES = (
     lambda time, height, bend, u: height,
     lambda time, height, bend, u: height + bend * (2 * time - 1),

@@ -20,7 +20,8 @@ def side_by_side(found: Mapping[str, Findings]) -> Figure | None:
     first = next(iter(found.values()))
     columns: list[tuple[str, list[np.ndarray]]] = []
     for label, (_, looks) in known.items():
-        columns.append((f"{plain(label)}\nlast block,\n{WHO[looks.asking]}", list(looks.maps[looks.asking][-1].mean(axis=1))))
+        last = next(reversed(looks.maps[looks.asking].values()))
+        columns.append((f"{plain(label)}\nlast block,\n{WHO[looks.asking]}", list(last.mean(axis=1))))
         if looks.rollout is not None:
             columns.append((f"{plain(label)}\nrollout", list(looks.rollout)))
     examples = len(first.examples)
@@ -43,15 +44,15 @@ def side_by_side(found: Mapping[str, Findings]) -> Figure | None:
 
 
 def blocks_and_heads(looks: Looks, who: Asking, example: int = 0) -> Figure:
-    """One example, all blocks and heads."""
-    maps = [block[example] for block in looks.maps[who]]
-    picture, rows, columns = mosaic(maps)
+    """One example, all heads of the blocks where those tokens are."""
+    maps = {block: found[example] for block, found in looks.maps[who].items()}
+    picture, rows, columns = mosaic(list(maps.values()))
     scale = 0.62 if len(columns) > 6 else 0.85
     figure = Figure(figsize=(max(4.6, scale * len(columns) + 1.6), max(2.4, scale * len(rows) + 1.0)), layout="constrained")
     axes = figure.subplots()
     drawn = axes.imshow(picture, cmap=MAP, interpolation="nearest", vmin=0, vmax=1)
     axes.set_xticks(columns, [str(i) for i in range(len(columns))])
-    axes.set_yticks(rows, [str(i) for i in range(len(rows))])
+    axes.set_yticks(rows, list(map(str, maps)))
     axes.set(xlabel="head", ylabel="block", title=f"attention over the image, {WHO[who]}")
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -1,6 +1,7 @@
 """What the page tells, in order: which figures and tables, and how to read each."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -26,9 +27,8 @@ class Album:
         """The picture of ``figure``; nothing where there is no figure."""
         if figure is None:
             return []
-        unique = stem = slug(name)
-        while unique in self.names:
-            unique = f"{stem}-{sum(known.startswith(stem) for known in self.names) + 1}"
+        stem = slug(name)
+        unique = next(free for n in count(1) if (free := stem if n == 1 else f"{stem}-{n}") not in self.names)
         self.names.add(unique)
         path = self.folder / f"{unique}.png"
         with files.atomic(path, sync=False) as temporary:
@@ -69,14 +69,14 @@ def _looks(first: Mapping[str, Findings], album: Album) -> Section:
         attention.on_prompts(first), "on-prompts", "Attention that goes to prompts.",
         "Line: mean over heads and images; band: from the lowest head to the highest.",
     )
-    for label, found in first.items():
-        for who in found.looks.maps if found.looks is not None else ():
+    seen = {label: found.looks for label, found in first.items() if found.looks is not None}
+    for label, looks in seen.items():
+        for who in looks.maps:
             asked = attention.WHO[who]
             caption = f"First example, every block and head, attention over the image: {asked}."
             if who == "prompts":
                 caption += " Where a method drops its prompts' outputs, this is what they would read; it changes nothing."
-            assert found.looks is not None
-            section.content += album.add(attention.blocks_and_heads(found.looks, who), f"attention-{label}-{who}", f"{label}.", caption)
+            section.content += album.add(attention.blocks_and_heads(looks, who), f"attention-{label}-{who}", f"{label}.", caption)
     return section
 
 
@@ -134,7 +134,8 @@ def _predictions(first: Mapping[str, Findings], album: Album) -> Section:
     caption = "Points: 15 bins of equal width, below the diagonal means too sure. ECE: mean distance from it, weighted by images."
     section.content += album.add(predicted.reliability(first), "reliability", "Reliability.", caption)
     for label, found in first.items():
-        section.content += album.add(predicted.confusion(found), f"confusion-{label}", f"{label}: confusion.", "Each row sums to 100 %.")
+        caption = "Each row is a true class and sums to 100 % over all classes; empty: no image of it was drawn."
+        section.content += album.add(predicted.confusion(found), f"confusion-{label}", f"{label}: confusion.", caption)
         counts = analysis.confusion(found.probabilities, found.labels)
         rows = [
             [found.classes[one], f"{share:.1%}", str(seen), "" if instead == one else found.classes[instead]]

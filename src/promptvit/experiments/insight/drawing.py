@@ -1,4 +1,4 @@
-"""What all figures share: colours that colour-blind eyes can tell apart, texts that cannot break a drawing, and saving."""
+"""What all figures share: colours that colour-blind eyes can tell apart, texts that cannot break a drawing, and layouts."""
 
 import math
 import re
@@ -23,8 +23,8 @@ def plain(text: str, longest: int = 22) -> str:
 
 
 def slug(text: str) -> str:
-    """``text`` as part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "run"
+    """``text`` as part of a file name, which file systems allow 255 letters."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:150].strip("-") or "run"
 
 
 def style(index: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One run, looked at from all sides: numbers only, small enough to keep many runs' beside one another."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from promptvit import analysis
-from promptvit.analysis.forgetting import NOISE
+from promptvit.analysis.forgetting import FOLDS, NOISE
 from promptvit.analysis.recorder import Asking
 from promptvit.analysis.sensitivity import Loss
 from promptvit.analysis.similarity import Similarity
 from promptvit.data import Dataset, Split, batches, load_dataset
 from promptvit.data.seeding import Purpose, generator, shuffled
-from promptvit.errors import unknown
 from promptvit.experiments.use import load_model
 from promptvit.methods.base import Shown
 from promptvit.model import PromptedModel
@@ -26,6 +25,7 @@ from promptvit.training.settings import TrainSettings
 
 INSIDE, DESCRIBED, DECODED = 32, 8, 96  # images: for what is recorded, for what methods say of themselves, for forgetting
 AT_A_TIME = 4  # in a recorded pass
+FEWEST = 2 * FOLDS  # images, for forgetting
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,14 @@ class Looks:
 
     Attributes:
         asking: whose view of the image is shown: the class token's (``prefix``) or that of all patches.
-        maps: by who asks, for each block ``[examples, heads, rows, columns]``, each map summing to one.
+        maps: by who asks, then by block, in order: ``[examples, heads, rows, columns]``, each map summing to one. Blocks that see no
+            prompts are missing from those of prompts.
         rollout: ``[examples, rows, columns]``; None where windows allow none.
         share: share of that attention which goes to prompts, ``[blocks, heads]``, over the recorded images; None without prompts.
     """
 
     asking: Asking
-    maps: dict[Asking, list[np.ndarray]]
+    maps: dict[Asking, dict[int, np.ndarray]]
     rollout: np.ndarray | None
     share: np.ndarray | None
 
@@ -99,11 +100,11 @@ def look_at(run: str, examples: Split, *, split: str, images: int, seed: int) ->
     """Load a run and measure everything on ``images`` of its ``split``; attention is also kept for each of ``examples``.
 
     Raises:
-        ValueError: no such run or split, or too few images.
+        ValueError: no such run, or too few images.
     """
     settings, dataset = open_run(run)
-    if split not in dataset.splits:
-        raise ValueError(unknown("split", split, dataset.splits))
+    if len(dataset.splits[split]) < FEWEST:
+        raise ValueError(f"analyze: {run}: {split} has {len(dataset.splits[split])} images, {FEWEST} are needed; choose another split")
     model = load_model(run)
     if dataset.classes != model.classes:
         raise ValueError(f"analyze: {run}: the data set {dataset.name} no longer has the classes that the run was trained for")
@@ -139,18 +140,18 @@ def looking(model: PromptedModel, examples: Tensor, share: np.ndarray | None) ->
     Raises:
         ValueError: a block is a black box.
     """
-    asking, depth = analysis.looker(model), model.backbone.depth
-    maps: dict[Asking, list[list[Tensor]]] = {}
+    asking = analysis.looker(model)
+    maps: dict[Asking, dict[int, list[Tensor]]] = {}
     for batch in examples.split(AT_A_TIME):
         for i, attention in sorted(analysis.attend(model, batch, whole=True).items()):
             for who in (asking, "prompts") if attention.prompts else (asking,):
-                maps.setdefault(who, [[] for _ in range(depth)])[i].append(_on_grid(model, i, analysis.head_maps(attention, who)))
+                maps.setdefault(who, {}).setdefault(i, []).append(_on_grid(model, i, analysis.head_maps(attention, who)))
     windows = model.backbone.blocks()[0].window is not None
     grid = model.backbone.grid
     rolled = None if windows else [analysis.rollout(model, batch).unflatten(-1, grid) for batch in examples.split(AT_A_TIME)]
     return Looks(
         asking=asking,
-        maps={who: [torch.cat(parts).cpu().numpy() for parts in blocks if parts] for who, blocks in maps.items()},
+        maps={who: {i: torch.cat(parts).cpu().numpy() for i, parts in blocks.items()} for who, blocks in maps.items()},
         rollout=None if rolled is None else torch.cat(rolled).cpu().numpy(),
         share=share,
     )
@@ -191,9 +192,11 @@ def _record(run: Path) -> list[dict[str, Any]]:
         return []
     try:
         lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        assert all({"epoch", "nmi", "cka"} <= line.keys() for line in lines)
-    except (ValueError, AttributeError, AssertionError, RecursionError):
-        raise ValueError(f"analyze: {path} is damaged; delete it, the rest of the run can be analysed without") from None
+        whole = all({"epoch", "nmi", "cka"} <= line.keys() for line in lines)
+    except (ValueError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise ValueError(f"analyze: {path} is damaged; delete it, the rest of the run can be analysed without")
     return lines
 
 
@@ -205,6 +208,16 @@ def labels_of(settings: Sequence[TrainSettings]) -> list[str]:
     for own, of in zip(settings, flat, strict=True):
         rivals = [other for s, other in zip(settings, flat, strict=True) if s.method == own.method]
         differing = sorted(key for key in of if any(other.get(key) != of[key] for other in rivals))
-        told = ", ".join(f"{key}={Path(str(of[key])).name if key == 'backbone' else of[key]}" for key in differing)
+        backbones = {rival["backbone"] for rival in rivals}
+        told = ", ".join(f"{key}={_end(of[key], backbones) if key == 'backbone' else of[key]}" for key in differing)
         labels.append(f"{own.method} ({told})" if told else own.method)
     return labels
+
+
+def _end(path: str, others: Collection[str]) -> str:
+    """The last parts of a backbone's path, as many as tell it from ``others``: of pre-trained ones the last is always ``export``."""
+    parts = Path(path).parts
+    for count in range(1, len(parts)):
+        if all(Path(other).parts[-count:] != parts[-count:] for other in others if other != path):
+            return str(Path(*parts[-count:]))
+    return path

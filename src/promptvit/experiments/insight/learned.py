@@ -144,5 +144,3 @@ def sensitivity(groups: Mapping[str, Sequence[Findings]]) -> Figure | None:
     for axes in plots:
         axes.set_xlim(-wide, wide)
     return figure
-
-

@@ -1,4 +1,4 @@
-"""What ``analysis.json`` holds: every number behind the figures."""
+"""What ``analysis.json`` holds: every number behind the figures, but not the maps over single images."""
 
 import math
 from collections.abc import Mapping, Sequence

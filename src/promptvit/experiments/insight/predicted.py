@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from promptvit import analysis
+from promptvit.analysis.predictions import BINS
 from promptvit.experiments.insight.drawing import COLOURS, MAP, below, plain, style
 from promptvit.experiments.insight.findings import Findings
 
@@ -58,7 +59,7 @@ def reliability(found: Mapping[str, Findings]) -> Figure:
     figure = Figure(figsize=(6.2, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 100], [0, 100], color="#777777", linewidth=1, linestyle="--", label="calibrated")
-    width = 100 / analysis.calibration(next(iter(found.values())).probabilities, next(iter(found.values())).labels).count.size
+    width = 100 / BINS
     for index, (label, one) in enumerate(found.items()):
         fit = analysis.calibration(one.probabilities, one.labels)
         there = fit.count > 0

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from promptvit import files
+from promptvit.errors import unknown
 from promptvit.experiments.report import csv, html, latex, markdown
 from promptvit.experiments.report.build import build
 from promptvit.experiments.report.model import Report
@@ -29,9 +30,15 @@ def make_report(folders: Iterable[str | Path]) -> Report:
 
 
 def write_report(report: Report, out: Path, formats: Iterable[str] = tuple(RENDERERS)) -> list[Path]:
-    """Write ``report.md`` and so on into ``out``; the same report gives the same bytes. Returns their paths."""
+    """Write ``report.md`` and so on into ``out``; the same report gives the same bytes. Returns their paths.
+
+    Raises:
+        ValueError: a format that is none of ``RENDERERS``.
+    """
     paths = []
     for key in formats:
+        if key not in RENDERERS:
+            raise ValueError(unknown("format", key, RENDERERS))
         name, render = RENDERERS[key]
         files.write_text(out / name, render(report))
         paths.append(out / name)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from promptvit.experiments.report.model import Entry, Measure, Section
+from promptvit.experiments.report.model import Measure, Section
 
 WIDTH, RIGHT, TOP, BOTTOM, LETTER = 760, 24, 10, 46, 6.8  # pixels; the last is an ordinary letter's width
 _SHAPES = (
@@ -92,16 +92,12 @@ def _measured(x: "_Scale", y: float, measure: Measure, index: int, name: str) ->
 
 def _points(section: Section) -> dict[str, tuple[float, float]]:
     """Trained weights and accuracy of each entry, both means over the data sets that all have."""
-
-    def mean(entry: Entry, values: Sequence[float | None]) -> float:
-        return sum(value or 0.0 for value in values) / len(values)
-
     points = {}
     for entry in section.entries:
         cells = [entry.cells[task] for task in section.common if task in entry.cells]
         if cells and all(cell.measure and cell.num_trainable for cell in cells):
-            accuracy = mean(entry, [cell.measure.mean if cell.measure else None for cell in cells])
-            points[entry.label] = (mean(entry, [cell.num_trainable for cell in cells]), accuracy)
+            weights = sum(cell.num_trainable or 0.0 for cell in cells) / len(cells)
+            points[entry.label] = weights, sum(cell.measure.mean if cell.measure else 0.0 for cell in cells) / len(cells)
     return points
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from promptvit.experiments.results import Row
 
 # no part of what a run is compared by: its place, its seed, and what already has a column of its own
-_APART = {"seed", "data_seed", "out", "workers", "data_root", "memory", "data", "method", "backbone", "score", "options"}
+_APART = {"seed", "data_seed", "out", "workers", "data_root", "memory", "record", "data", "method", "backbone", "score", "options"}
 
 
 @dataclass(frozen=True)
