@@ -1,6 +1,7 @@
 """Draw the curves of `promptvit sweep curves` and of sizes.yaml: python benchmarks/curves.py runs/sweeps/curves runs/sweeps/sizes
 
-Prints the numbers as rows of a Markdown table and writes the picture. A label of those sweeps is ``curve/method/place``.
+Prints the numbers as rows of a Markdown table and writes the picture, with all scores as JSON beside it. A label of those sweeps is
+``curve/method/place``.
 """
 
 import argparse
@@ -45,31 +46,32 @@ def learning(sweeps: list[Path], rows: list[Score]) -> dict[str, list[list[float
 def draw(found: dict[str, dict[str, dict[int, list[float]]]], learned: dict[str, list[list[float]]], out: Path) -> None:
     """One panel per curve; bars are the standard deviation over seeds."""
     figure = Figure(figsize=(15, 7), layout="constrained")
-    panels = list(figure.subplots(2, 4).flat)
-    for axes, (curve, label) in zip(panels, AXES.items(), strict=False):
+    panels = dict(zip([*AXES, "epochs", "empty"], figure.subplots(2, 4).flat, strict=True))
+    for curve, label in AXES.items():
+        axes = panels[curve]
         for method, places in found[curve].items():
             xs = sorted(places)
             means, spread = [statistics.fmean(places[x]) for x in xs], [statistics.stdev(places[x]) for x in xs]
             axes.errorbar(xs, means, spread, label=method, color=COLOURS[method], marker="o", markersize=4, capsize=2)
-        if curve in ("prompts", "data"):
-            axes.set_xscale("log")
+            if curve in ("prompts", "data"):
+                axes.set_xscale("log")
+                axes.minorticks_off()
             axes.set_xticks(xs, [str(x) for x in xs])
-            axes.minorticks_off()
         axes.set(xlabel=label, ylabel="test accuracy, %")
         axes.legend(frameon=False)
     for method, runs in learned.items():
         mean = [statistics.fmean(values) for values in zip(*runs, strict=True)]
-        panels[-2].plot(range(1, len(mean) + 1), mean, label=method, color=COLOURS[method], marker="o", markersize=3)
-    panels[-2].set(xlabel="epoch", ylabel="validation accuracy, %")
-    panels[-2].legend(frameon=False)
-    panels[-1].set_axis_off()
+        panels["epochs"].plot(range(1, len(mean) + 1), mean, label=method, color=COLOURS[method], marker="o", markersize=3)
+    panels["epochs"].set(xlabel="epoch", ylabel="validation accuracy, %", xticks=range(1, 16, 2))
+    panels["epochs"].legend(frameon=False)
+    panels["empty"].set_axis_off()
     figure.savefig(out, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sweeps", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path, default=Path("docs/figures/curves.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/claims/curves.png"))
     given = parser.parse_args()
     rows = [row for sweep in given.sweeps for row in read_scores(sweep).rows]
     found, learned = points(rows), learning(given.sweeps, rows)
@@ -80,6 +82,7 @@ def main() -> None:
     for method, runs in learned.items():
         print(f"| validation by epoch | {method} | {', '.join(f'{statistics.fmean(v):.1f}' for v in zip(*runs, strict=True))} |")
     draw(found, learned, given.out)
+    given.out.with_suffix(".json").write_text(json.dumps({"test": found, "validation": learned}, indent=1) + "\n", encoding="utf-8")
     print(f"written: {given.out}")
 
 

@@ -14,7 +14,7 @@ from promptvit.cli import main
 from promptvit.experiments.spec import list_recipes, read_spec
 from promptvit.training import resolve
 
-OWN = ("proc", "claims", "curves")  # sweeps of ours, no paper's settings
+OWN = ("proc", "claims", "curves", "backbones")  # sweeps of ours, no paper's settings
 PAPERS = [name for name in list_recipes() if not name.startswith(OWN)]
 QUIRKS = {"schedule": "epoch", "head_init": "vpt", "fresh_norm": True, "select": "best-on-test", "precision": "fp16"}
 DOC = Path(__file__).parents[2] / "docs" / "recipes.md"
