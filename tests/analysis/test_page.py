@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,14 @@ def test_every_figure_has_a_file_of_its_own(tmp_path):
     paths = [album.add(Figure(figsize=(1, 1)), name, "", "")[0].path for name in names]
     assert [path.name for path in paths[:4]] == ["x-1.png", "x-1-3.png", "x-1-2.png", "x-1-4.png"]
     assert len(set(paths)) == len(names) and all(path.is_file() for path in paths)
+
+
+def test_letters_that_the_font_lacks_are_no_warning(tmp_path):
+    figure = Figure(figsize=(1, 1))
+    figure.suptitle("五")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Album(tmp_path).add(figure, "five", "", "")[0].path.is_file()
 
 
 def test_maps_of_prompts_name_the_blocks_that_see_prompts(tmp_path):

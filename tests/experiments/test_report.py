@@ -377,3 +377,6 @@ def test_settings_file_of_a_run_is_read(tmp_path):
     (tmp_path / row["settings_hash"] / "config.yaml").write_text(yaml.safe_dump({"normalization": "half", "interpolation": "bicubic"}))
     given = make_report([tmp_path]).sections[0].entries[0].conditions
     assert (given.normalization, given.resize) == (("half",), ("bicubic",))
+    settings = {"normalization": "half", "resize": None, "interpolation": None}
+    (tmp_path / row["settings_hash"] / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert make_report([tmp_path]).sections[0].entries[0].conditions.resize == ("weights",), "as the weights want it"

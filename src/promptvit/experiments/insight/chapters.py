@@ -1,5 +1,6 @@
 """What the page tells, in order: which figures and tables, and how to read each."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -31,7 +32,8 @@ class Album:
         unique = next(free for n in count(1) if (free := stem if n == 1 else f"{stem}-{n}") not in self.names)
         self.names.add(unique)
         path = self.folder / f"{unique}.png"
-        with files.atomic(path, sync=False) as temporary:
+        with files.atomic(path, sync=False) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # of class names; the page's tables have them
             figure.savefig(temporary, format="png", dpi=110)
         return [Picture(path, title, caption)]
 

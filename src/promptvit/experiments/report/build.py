@@ -149,13 +149,14 @@ def _with_deviation(mean: float, groups: Sequence[Sequence[Mapping[Replicate, fl
 def _conditions(rows: list[Row]) -> Conditions:
     """How the runs of an entry were made; where they differ, every value that occurs."""
 
-    def values(*keys: str) -> tuple[str, ...]:
-        shown = [" ".join(str(row.settings[key]) for key in keys if row.settings.get(key) is not None) for row in rows]
-        return tuple(sorted({text for text in shown if text}))
+    def values(*keys: str, unset: str = "") -> tuple[str, ...]:
+        given = [(row, " ".join(str(row.settings[key]) for key in keys if row.settings.get(key) is not None)) for row in rows]
+        shown = {text or (unset if keys[0] in row.settings else "") for row, text in given}
+        return tuple(sorted(shown - {""}))
 
     return Conditions(
         normalization=values("normalization"),
-        resize=values("resize", "interpolation", "crop_pct"),
+        resize=values("resize", "interpolation", "crop_pct", unset="weights"),
         augment=values("augment"),
         select=tuple(sorted({row.select or str(row.settings.get("select") or "unknown") for row in rows})),
         train_on=tuple(sorted({row.train_on or str(row.settings.get("train_on") or "train") for row in rows})),
